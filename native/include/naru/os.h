@@ -1,0 +1,69 @@
+/* naru/os.h: one system call = one function.
+ *
+ * Every function returns >= 0 or -errno and retries EINTR itself, with one exception that its name
+ * says: nr_os_sleep(), where a signal must reach the caller (Ctrl-C in Python). Nothing here knows
+ * what a message is. */
+#ifndef NARU_OS_H
+#define NARU_OS_H
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#define NR_FOREVER UINT64_MAX
+
+/* ---- clock.c ---- */
+uint64_t nr_os_now_ns(void);          /* CLOCK_MONOTONIC */
+uint64_t nr_os_coarse_now_ns(void);   /* the same clock, 4 ms steps, a quarter of the price */
+
+/* ---- files.c: descriptors ---- */
+int nr_os_close(int fd);              /* never retried: on Linux the number is free even at EINTR */
+int nr_os_set_nonblocking(int fd);
+int nr_os_eventfd(void);              /* nonblocking, close-on-exec */
+int nr_os_eventfd_ring(int fd);       /* adds 1; a full counter is a rung bell, hence success */
+int nr_os_eventfd_drain(int fd);      /* 1 if it had been rung, 0 if not */
+int nr_os_sleep(struct pollfd *fds, nfds_t count, uint64_t timeout_ns); /* poll; -EINTR is passed on */
+int nr_os_poll_now(int fd, short events); /* revents, 0 when none */
+ssize_t nr_os_read(int fd, void *buffer, size_t size);
+/* write without SIGPIPE: pwritev2(RWF_NOSIGNAL) where the kernel has it (6.18), else the signal is
+ * held back in this thread around the call. */
+ssize_t nr_os_write_parts(int fd, const struct iovec *parts, int count);
+int nr_os_lock_byte_is_held(int fd, uint64_t offset); /* OFD write lock of another open file: 1, 0 */
+
+/* ---- sockets.c ---- */
+ssize_t nr_os_receive(int fd, void *buffer, size_t size, int flags);
+ssize_t nr_os_send_message(int fd, const struct msghdr *message, int flags);   /* MSG_NOSIGNAL added */
+ssize_t nr_os_receive_message(int fd, struct msghdr *message, int flags);      /* MSG_CMSG_CLOEXEC added */
+int nr_os_set_option(int fd, int level, int option, int value);
+int nr_os_socket_error(int fd);       /* -SO_ERROR, 0 when there is none */
+int64_t nr_os_tcp_silence_ms(int fd); /* since the last data byte came (TCP_INFO) */
+
+/* ---- queues.c: POSIX message queues ---- */
+ssize_t nr_os_mq_send(int queue, const void *data, size_t size, unsigned priority);
+ssize_t nr_os_mq_receive(int queue, void *buffer, size_t size, unsigned *priority);
+int nr_os_mq_attributes(int queue, long *depth, long *message_bytes, long *current);
+int nr_os_mq_open(const char *name, int flags, unsigned mode, long depth, long message_bytes);
+int nr_os_mq_unlink(const char *name);
+
+/* ---- memory.c ---- */
+int nr_os_memfd(const char *name);    /* close-on-exec, seals allowed */
+int nr_os_allocate(int fd, uint64_t size);     /* posix_fallocate: -ENOSPC now, never SIGBUS later */
+int nr_os_add_seals(int fd, int seals);
+int nr_os_get_seals(int fd);
+int64_t nr_os_file_size(int fd);
+int nr_os_map(void *address, size_t size, int fd, uint64_t offset, void **mapped);
+int nr_os_map_reserve(size_t size, void **mapped); /* addresses only, PROT_NONE */
+int nr_os_unmap(void *address, size_t size);
+/* Asymmetric fence (membarrier(2), GLOBAL_EXPEDITED): the rare side pays, the hot side does not. */
+int nr_os_barrier_register(void);
+int nr_os_barrier(void);
+
+/* ---- process.c ---- */
+int nr_os_cpu_count(void);            /* online in this machine, not in the affinity mask */
+int nr_os_catch_forks(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
+
+#endif

@@ -1,0 +1,71 @@
+/* naru/transports.h: how each mechanism's endpoint is made from what the kernel gave.
+ *
+ * Names, rendezvous, credentials and options are the binding's business; here come connected
+ * descriptors. On success the endpoint owns them; on failure they are still the caller's. All
+ * functions return 0 or -errno. */
+#ifndef NARU_TRANSPORTS_H
+#define NARU_TRANSPORTS_H
+
+#include "naru/endpoint.h"
+#include "naru/segment.h"
+
+/* What every kind needs to know. */
+struct nr_settings {
+    enum nr_wait_mode wait;
+    uint32_t max_message_bytes;
+    const struct nr_allocator *allocator;
+};
+
+/* ---- stream.c: pipe, unix stream, tcp ---- */
+enum nr_stream_kind { NR_STREAM_PIPE, NR_STREAM_UNIX, NR_STREAM_TCP };
+enum nr_framing { NR_FRAMING_NARU, NR_FRAMING_RAW, NR_FRAMING_LINES };
+
+struct nr_stream_settings {
+    enum nr_stream_kind kind;
+    enum nr_framing framing;
+    bool coalesce;         /* tcp: small messages under load share segments */
+    uint32_t heartbeat_ms; /* tcp: the peer is given up after so long without a sign; 0 = never */
+};
+
+/* in and out may be one socket; -1 where the direction does not exist. */
+int nr_stream_open(const struct nr_settings *, const struct nr_stream_settings *, int in, int out,
+                   struct nr_endpoint **);
+
+/* ---- shm.c ---- */
+struct nr_shm_descriptors {
+    int lifeline;      /* connected seqpacket socket: its hang-up is the peer's death */
+    int data_bell[2];  /* of ring i: the consumer sleeps on it */
+    int space_bell[2]; /* of ring i: the producer sleeps on it; -1 where there is no ring */
+};
+
+/* end 0 made the segment (writes ring 0), end 1 attached (writes ring 1). */
+int nr_shm_open(const struct nr_settings *, struct nr_segment *, int end, bool fences,
+                const struct nr_shm_descriptors *, struct nr_endpoint **);
+int nr_shm_lifeline(struct nr_endpoint *);
+
+/* ---- fifo.c ---- */
+/* keep_open: a write end, so that the last writer's leaving is no end. */
+int nr_fifo_open_receiver(const struct nr_settings *, int fd, int keep_open, struct nr_endpoint **);
+/* `sender` is the random byte of the FIFO on which `fd` holds an OFD write lock. */
+int nr_fifo_open_sender(const struct nr_settings *, int fd, uint64_t sender, struct nr_endpoint **);
+
+/* ---- mq.c ---- */
+/* A receiver of naru's holds an OFD write lock on byte 0 of its queue. */
+int nr_mq_open(const struct nr_settings *, int queue, bool receiver, struct nr_endpoint **);
+
+/* ---- datagram.c: udp, and unix datagram sockets ---- */
+/* A connected socket. connection: the number both ends put on their datagrams (naru framing). */
+int nr_datagram_open(const struct nr_settings *, int fd, bool raw, uint64_t connection,
+                     uint32_t heartbeat_ms, struct nr_endpoint **);
+
+/* ---- fan_in.c: one receiver over many connections ---- */
+/* door: becomes readable when the binding should accept (a listening socket or an epoll); bell: the
+ * data bell that all shm children share, or -1. Both stay the caller's. */
+int nr_fan_in_open(const struct nr_settings *, int door, int bell, struct nr_endpoint **);
+/* Takes the endpoint over (closes and frees it when its peer has gone). */
+int nr_fan_in_add(struct nr_endpoint *fan_in, struct nr_endpoint *child);
+unsigned nr_fan_in_count(const struct nr_endpoint *fan_in);
+/* True once after the door became readable. */
+bool nr_fan_in_door_rang(struct nr_endpoint *fan_in);
+
+#endif

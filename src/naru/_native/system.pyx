@@ -1,0 +1,60 @@
+# cython: language_level=3, binding=False, embedsignature=False
+"""System calls that Python's standard library lacks: sealed segments, eventfds, message queues.
+
+Used by the transports' rendezvous; nothing here knows an endpoint.
+"""
+import os
+
+from naru import errors
+from naru._native.core cimport *
+
+cdef int check(int result, str operation, object address) except -1:
+    if result < 0:
+        raise errors.from_errno(result, operation, address)
+    return result
+
+
+def create_segment(uint64_t capacity_out, uint64_t capacity_in, *, address=None,
+                   uint64_t first_position=0):
+    """A sealed memfd with two rings (sizes in bytes; 0: no ring); returns its descriptor.
+
+    Raises NoSpaceError when the memory cannot be had now, LimitError without a free descriptor.
+    """
+    cdef uint64_t[2] capacity
+    cdef int fd
+    capacity[0] = capacity_out
+    capacity[1] = capacity_in
+    with nogil:
+        fd = nr_segment_create(capacity, first_position)
+    return check(fd, "create", address)
+
+
+def eventfd(*, address=None):
+    """A nonblocking eventfd, close-on-exec."""
+    return check(nr_os_eventfd(), "create", address)
+
+
+def mq_open(str name, int flags, unsigned int mode, long depth, long message_bytes):
+    """mq_open(3), nonblocking, close-on-exec. Raises OSError as the kernel says."""
+    cdef bytes encoded = os.fsencode(name)
+    cdef int queue = nr_os_mq_open(encoded, flags, mode, depth, message_bytes)
+    if queue < 0:
+        raise OSError(-queue, os.strerror(-queue), name)
+    return queue
+
+
+def mq_unlink(str name):
+    """mq_unlink(3). Raises OSError."""
+    cdef bytes encoded = os.fsencode(name)
+    cdef int result = nr_os_mq_unlink(encoded)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), name)
+
+
+def mq_attributes(int queue):
+    """(depth, message_bytes, messages waiting) of an open queue. Raises OSError."""
+    cdef long depth = 0, message_bytes = 0, current = 0
+    cdef int result = nr_os_mq_attributes(queue, &depth, &message_bytes, &current)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return depth, message_bytes, current

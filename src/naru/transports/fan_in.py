@@ -1,0 +1,52 @@
+"""A receiver over many connections: the door that lets senders in, and the C fan-in behind it.
+
+Must not know: any mechanism.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from naru._native.endpoint import add_sender, open_fan_in
+from naru._native.ends import Receiver
+from naru.address import Address
+from naru.errors import from_os_error
+from naru.transports import hello
+from naru.transports.contract import Place
+from naru.transports.door import Door
+
+__all__ = ["open_receiver", "refuse_shape", "start_listening"]
+
+
+def refuse_shape(sock: socket.socket) -> None:
+    """Tells a client that connect() goes with listen(), sender() with receiver()."""
+    sock.send(hello.pack_refusal(errno.EPROTOTYPE))
+
+
+def start_listening(sock: socket.socket, backlog: int, operation: str, address: Address) -> None:
+    try:
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise from_os_error(error, operation, address) from error
+
+
+def open_receiver(
+    address: Address,
+    settings: Any,
+    listening: socket.socket,
+    welcome: Any,
+    close_name: Callable[[], object],
+    bell: int = -1,
+    *closers: Callable[[], object],
+) -> Receiver:
+    """Takes the listening socket over; `bell` is the doorbell that shm senders share."""
+    door = Door(
+        listening, welcome, lambda child: add_sender(end, child), settings.handshake_timeout_s
+    )
+    place = Place(settings, close_name, *closers, door.close)
+    end: Receiver = open_fan_in(Receiver, settings, door, bell, address=address, place=place)
+    return end

@@ -1,0 +1,173 @@
+"""FIFOs: a path in the file system, many writers, one reader.
+
+Opening never hangs. naru's own framing sends chunks of at most PIPE_BUF, so that writers never tear
+each other's messages; each sender holds a lock on one byte of the FIFO itself, by which the receiver
+knows that it lives. With framing=raw or lines any program may be at the other end.
+Source: fifo(7), pipe(7), fcntl(2) open file description locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import struct
+from typing import Any
+
+from naru._native.endpoint import open_fifo_receiver, open_fifo_sender, open_stream
+from naru._native.ends import Receiver, Sender
+from naru.address import Address
+from naru.errors import NameTakenError, NotPermittedError, from_os_error
+from naru.runtime import NameLock
+from naru.settings import FifoSettings
+from naru.transports.connecting import Deadline, persist
+from naru.transports.contract import Capabilities, Place
+from naru.transports.pipe import set_capacity
+
+capabilities = Capabilities(
+    transport="fifo",
+    mechanism="FIFO",
+    channel=False,
+    pair=False,
+    many_senders=True,
+    order=True,
+    reliable=True,
+    back_pressure=True,
+    descriptors=False,
+    priority=False,
+    in_place=False,
+    peer_credentials=False,
+    peer_death="a sender's sees it at once; a receiver goes on with the other senders",
+    crosses_machines=False,
+    max_message_bytes=lambda: FifoSettings().max_message_bytes,
+)
+
+_FLOCK = struct.Struct("hhqqi4x")
+F_OFD_SETLK = 37
+
+
+def _check_fifo(fd: int, operation: str, address: Address, trusted: set[int]) -> os.stat_result:
+    """What was opened must be a FIFO, and of somebody who is trusted."""
+    status = os.fstat(fd)
+    if not stat.S_ISFIFO(status.st_mode):
+        wrong = f"{address.path} is no FIFO; it is left alone"
+    elif status.st_uid not in trusted:
+        wrong = f"{address.path} belongs to uid {status.st_uid}"
+    else:
+        return status
+    raise NotPermittedError(
+        f'{operation} "{address}": not permitted (EPERM); {wrong}',
+        errno=errno.EPERM, operation=operation, address=address,
+    )  # fmt: skip
+
+
+class _Name:
+    """The path of a receiver: removed at the end when it was made here (or by a dead owner)."""
+
+    def __init__(self, path: str, lock: NameLock, made: bool, identity: tuple[int, int]) -> None:
+        self._path, self._lock, self._made, self._identity = path, lock, made, identity
+        self._owner = os.getpid()
+
+    def close(self) -> None:
+        if os.getpid() != self._owner:
+            return
+        try:
+            status = os.lstat(self._path)
+            if self._made and (status.st_dev, status.st_ino) == self._identity:
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass  # somebody removed it: nothing is left to do
+        finally:
+            self._lock.release()
+
+
+def _open_existing(path: str, flags: int, operation: str, address: Address) -> int:
+    try:
+        return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotPermittedError(
+                f'{operation} "{address}": not permitted (ELOOP); {path} is a symbolic link, and is '
+                "not followed",
+                errno=errno.ELOOP, operation=operation, address=address,
+            ) from error  # fmt: skip
+        raise
+
+
+def receiver(address: Address) -> Receiver:
+    settings = FifoSettings.from_address(address)
+    path = str(address.path)
+    lock = NameLock.acquire("path", os.path.realpath(path))
+    fds: list[int] = []
+    try:
+        made = _make(path, settings.mode, address) or lock.taken_over
+        try:
+            fds.append(_open_existing(path, os.O_RDONLY, "fifo.receiver", address))
+            status = _check_fifo(fds[0], "fifo.receiver", address, {os.geteuid()})
+            set_capacity(fds[0], settings.capacity_bytes, address)
+            if settings.framing == "naru":
+                fds.append(_open_existing(path, os.O_WRONLY, "fifo.receiver", address))
+        except OSError as error:
+            raise from_os_error(error, "fifo.receiver", address) from error
+        name = _Name(path, lock, made, (status.st_dev, status.st_ino))
+        place = Place(settings, name.close)
+        if settings.framing == "naru":
+            return open_fifo_receiver(  # type: ignore[no-any-return]
+                Receiver, settings, fds[0], fds[1], address=address, place=place
+            )
+        return open_stream(  # type: ignore[no-any-return]
+            Receiver, settings, "pipe", fds[0], -1, address=address, place=place
+        )
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        lock.release()
+        raise
+
+
+def _make(path: str, mode: int, address: Address) -> bool:
+    """True when the FIFO was made here; False when there was something (checked once it is open)."""
+    try:
+        os.mkfifo(path, mode)
+        os.chmod(path, mode, follow_symlinks=True)  # less the umask otherwise; made a moment ago
+    except FileExistsError:
+        if not stat.S_ISFIFO(os.lstat(path).st_mode):
+            raise NameTakenError(
+                f'fifo.receiver "{address}": there is something at {path} that is no FIFO; it is '
+                "left alone: remove it, or take another path",
+                errno=errno.EEXIST, operation="fifo.receiver", address=address,
+            ) from None  # fmt: skip
+        return False
+    except OSError as error:
+        raise from_os_error(error, "fifo.receiver", address) from error
+    return True
+
+
+def _reach(address: Address, settings: FifoSettings) -> Any:
+    fd = _open_existing(str(address.path), os.O_WRONLY, "fifo.sender", address)
+    try:
+        _check_fifo(fd, "fifo.sender", address, {os.geteuid(), 0})
+        place = Place(settings)
+        if settings.framing != "naru":
+            return open_stream(Sender, settings, "pipe", -1, fd, address=address, place=place)
+        while True:
+            number = secrets.randbits(62) | 1
+            lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+            try:
+                fcntl.fcntl(fd, F_OFD_SETLK, lock)
+                break
+            except (BlockingIOError, PermissionError):
+                continue  # another sender drew the same 62 bits
+        return open_fifo_sender(Sender, settings, fd, number, address=address, place=place)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def sender(address: Address, timeout_s: float | None) -> Sender:
+    settings = FifoSettings.from_address(address)
+    return persist(
+        lambda deadline: _reach(address, settings), Deadline(timeout_s), "fifo.sender", address
+    )  # type: ignore[no-any-return]

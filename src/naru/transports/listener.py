@@ -1,0 +1,179 @@
+"""What naru.listen returns: a name that gives channels.
+
+Must not know: any mechanism; the door brings finished channels.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Any, Self
+
+from naru._native.ends import Channel
+from naru._native.system import eventfd
+from naru.address import Address
+from naru.errors import ClosedError, ForkedHandleError, TimedOutError
+from naru.transports.connecting import Deadline
+from naru.transports.door import Door
+
+__all__ = ["Listener"]
+
+
+class Listener:
+    """Accepts conversations at an address until it is closed. Safe from several threads."""
+
+    def __init__(
+        self,
+        address: Address,
+        listening: socket.socket,
+        welcome: Callable[[socket.socket], Generator[None, None, Any]],
+        handshake_timeout_s: float,
+        close_name: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Made by a transport's listen(); takes the listening socket over."""
+        self.address = address
+        """Where it listens; the real port where 0 was asked."""
+        self._ready: deque[Channel] = deque()
+        self._door = Door(listening, welcome, self._ready.append, handshake_timeout_s)
+        self._close_name = close_name
+        self._lock = threading.RLock()
+        self._bell = eventfd(address=address)
+        self._waiting = 0
+        self._closed = False
+        self._owner = os.getpid()
+
+    def accept(self, timeout_s: float | None = None) -> Channel:
+        """Waits for the next conversation.
+
+        Whoever connects and says nothing, or is not naru, or may not, is dropped after
+        `handshake_timeout_s` and never delays others.
+
+        Args:
+            timeout_s: seconds; None = for ever, 0 = one look.
+
+        Raises:
+            TimedOutError: nobody came in time.
+            ClosedError: this listener was closed, also by another thread meanwhile.
+            ForkedHandleError: it belongs to the parent process.
+        """
+        deadline = Deadline(timeout_s)
+        poll = select.poll()
+        with self._lock:
+            self._check("accept")
+            self._waiting += 1
+            poll.register(self._door, select.POLLIN)
+            poll.register(self._bell, select.POLLIN)
+        try:
+            while True:
+                with self._lock:
+                    self._check("accept")
+                    self._door.step()
+                    if self._ready:
+                        return self._ready.popleft()
+                    pause_ms = self._pause_ms(deadline)
+                if deadline.passed:
+                    raise TimedOutError(
+                        f'accept "{self.address}": timed out (ETIMEDOUT); nobody connected in time',
+                        operation="accept",
+                        address=self.address,
+                    )
+                poll.poll(pause_ms)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                self._free_bell()
+
+    def _pause_ms(self, deadline: Deadline) -> float | None:
+        left_s = deadline.left_s
+        pauses = [] if left_s is None else [left_s * 1000]
+        if self._door.pending:
+            import time
+
+            pauses.append(max(0.0, (self._door.deadline_ns - time.monotonic_ns()) / 1e6))
+        return min(pauses) + 1 if pauses else None
+
+    def _check(self, operation: str) -> None:
+        if os.getpid() != self._owner:
+            raise ForkedHandleError(
+                f'{operation} "{self.address}": this listener belongs to process {self._owner}; '
+                "listen in this one",
+                operation=operation,
+                address=self.address,
+            )
+        if self._closed:
+            raise ClosedError(
+                f'{operation} "{self.address}": the listener is closed',
+                operation=operation,
+                address=self.address,
+            )
+
+    def _free_bell(self) -> None:
+        if self._closed and self._waiting == 0 and self._bell >= 0:
+            os.close(self._bell)
+            self._bell = -1
+
+    def fileno(self) -> int:
+        """Polls readable when accept(timeout_s=0) is worth a try."""
+        self._check("fileno")
+        return self._door.fileno()
+
+    @property
+    def strangers(self) -> int:
+        """Connections refused so far: not naru, not allowed, silent."""
+        return self._door.strangers
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Gives the address up; conversations that were accepted go on. Idempotent."""
+        if os.getpid() != self._owner:
+            self._closed = True  # the door closed itself at the fork; the name is the parent's
+            self._free_bell()
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._waiting:
+                os.eventfd_write(self._bell, 1)
+            self._door.close()
+            self._close_name()
+            while self._ready:
+                self._ready.popleft().close()
+            self._free_bell()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Channel:
+        try:
+            return self.accept()
+        except ClosedError:
+            raise StopIteration from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.address}{' (closed)' if self._closed else ''}>"
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and os.getpid() == self._owner:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+            self.close()

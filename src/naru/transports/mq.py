@@ -1,0 +1,192 @@
+"""POSIX message queues: boundaries and priorities kept by the kernel; any program may take part.
+
+The machine's limits are small (10 messages of 8 KiB) and only an administrator raises them, so each
+refusal names the limit. A queue outlives its processes: one that a dead receiver left is taken over
+with the messages in it. Source: mq_overview(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import struct
+from typing import Any, NoReturn
+
+from naru._native.endpoint import open_mq
+from naru._native.ends import Receiver, Sender
+from naru._native.system import mq_attributes, mq_open, mq_unlink
+from naru.address import Address
+from naru.errors import LimitError, NameTakenError, NotPermittedError, UnsupportedError, from_os_error
+from naru.runtime import NameLock
+from naru.settings import MqSettings
+from naru.transports.connecting import Deadline, persist
+from naru.transports.contract import Capabilities, Place
+
+_FLOCK = struct.Struct("hhqqi4x")
+F_OFD_SETLK = 37
+DEFAULT_DEPTH = 10
+
+
+def machine_limit(name: str) -> int:
+    """fs.mqueue.<name>. Raises UnsupportedError where the kernel has no message queues."""
+    try:
+        with open(f"/proc/sys/fs/mqueue/{name}", encoding="ascii") as file:
+            return int(file.read())
+    except OSError as error:
+        raise UnsupportedError(
+            f"mq: this kernel has no POSIX message queues (/proc/sys/fs/mqueue/{name} is missing)",
+            errno=errno.ENOSYS, operation="mq.open",
+        ) from error  # fmt: skip
+
+
+capabilities = Capabilities(
+    transport="mq",
+    mechanism="POSIX message queue",
+    channel=False,
+    pair=False,
+    many_senders=True,
+    order=True,
+    reliable=True,
+    back_pressure=True,
+    descriptors=False,
+    priority=True,
+    in_place=False,
+    peer_credentials=False,
+    peer_death="by a sender before a full queue; the queue keeps its messages",
+    crosses_machines=False,
+    max_message_bytes=lambda: machine_limit("msgsize_max"),
+)
+
+
+def _explain(error: OSError, operation: str, address: Address, depth: int, size: int) -> NoReturn:
+    """The kernel's EINVAL, EMFILE and ENOSPC all mean limits; say which and how high it is."""
+    msg_max, msgsize_max = machine_limit("msg_max"), machine_limit("msgsize_max")
+    if error.errno == errno.EINVAL and depth > msg_max:
+        text = f"depth={depth} is above fs.mqueue.msg_max = {msg_max}: lower it, or raise the sysctl"
+    elif error.errno == errno.EINVAL and size > msgsize_max:
+        text = (
+            f"message_bytes={size} is above fs.mqueue.msgsize_max = {msgsize_max}: lower it, or "
+            "raise the sysctl"
+        )
+    elif error.errno == errno.EMFILE:
+        soft, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        text = (
+            f"the queues of this user would be above RLIMIT_MSGQUEUE = {soft} bytes (this one needs "
+            f"about {depth * (size + 128)}), or the process above RLIMIT_NOFILE = {files}: close "
+            "queues, lower depth= and message_bytes=, or raise the limit"
+        )
+    elif error.errno == errno.ENOSPC:
+        text = f"the machine has fs.mqueue.queues_max = {machine_limit('queues_max')} queues: remove some"
+    else:
+        raise from_os_error(error, operation, address) from error
+    name = errno.errorcode[error.errno]
+    raise LimitError(
+        f'{operation} "{address}": limit reached ({name}); {text}',
+        errno=error.errno, operation=operation, address=address,
+    ) from error  # fmt: skip
+
+
+def _check_sizes(address: Address, settings: MqSettings) -> tuple[int, int]:
+    """(depth, message_bytes); limits are told before the kernel is asked."""
+    msg_max, msgsize_max = machine_limit("msg_max"), machine_limit("msgsize_max")
+    depth = settings.depth or min(DEFAULT_DEPTH, msg_max)
+    size = settings.message_bytes or msgsize_max
+    if depth > msg_max or size > msgsize_max:
+        _explain(OSError(errno.EINVAL, ""), "mq.receiver", address, depth, size)
+    return depth, size
+
+
+class _Name:
+    """The queue of a receiver: removed at the end when it was made here (or by a dead owner)."""
+
+    def __init__(self, name: str, lock: NameLock, made: bool) -> None:
+        self._name, self._lock, self._made, self._owner = name, lock, made, os.getpid()
+
+    def close(self) -> None:
+        if os.getpid() != self._owner:
+            return
+        try:
+            if self._made:
+                mq_unlink(self._name)
+        except FileNotFoundError:
+            pass  # somebody removed it: nothing is left to do
+        finally:
+            self._lock.release()
+
+
+def _create_or_open(address: Address, settings: MqSettings) -> tuple[int, bool]:
+    """The queue and whether it was made here."""
+    depth, size = _check_sizes(address, settings)
+    name = str(address.name)
+    try:
+        return mq_open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, settings.mode, depth, size), True
+    except FileExistsError:
+        pass  # a dead receiver's, or another program's
+    except OSError as error:
+        _explain(error, "mq.receiver", address, depth, size)
+    try:
+        return mq_open(name, os.O_RDWR, 0, 0, 0), False
+    except OSError as error:
+        raise from_os_error(error, "mq.receiver", address) from error
+
+
+def _check_existing(queue: int, address: Address, settings: MqSettings) -> None:
+    owner = os.fstat(queue).st_uid
+    if owner != os.geteuid():
+        raise NotPermittedError(
+            f'mq.receiver "{address}": not permitted (EPERM); the queue belongs to uid {owner}',
+            errno=errno.EPERM, operation="mq.receiver", address=address,
+        )  # fmt: skip
+    depth, size, _ = mq_attributes(queue)
+    if (settings.depth or depth) != depth or (settings.message_bytes or size) != size:
+        raise NameTakenError(
+            f'mq.receiver "{address}": the queue exists with depth={depth} and message_bytes={size}: '
+            "ask for these, or for nothing, or remove it",
+            errno=errno.EEXIST, operation="mq.receiver", address=address,
+        )  # fmt: skip
+
+
+def receiver(address: Address) -> Receiver:
+    settings = MqSettings.from_address(address)
+    lock = NameLock.acquire("mq", str(address.name))
+    queue = -1
+    try:
+        queue, made = _create_or_open(address, settings)
+        if not made:
+            _check_existing(queue, address, settings)
+        try:
+            fcntl.fcntl(queue, F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        except (BlockingIOError, PermissionError) as error:
+            raise NameTakenError(
+                f'mq.receiver "{address}": a living receiver has it; close that one, or take '
+                "another name",
+                errno=errno.EEXIST, operation="mq.receiver", address=address,
+            ) from error  # fmt: skip
+        name = _Name(str(address.name), lock, made or lock.taken_over)
+        return open_mq(  # type: ignore[no-any-return]
+            Receiver, settings, queue, True, address=address, place=Place(settings, name.close)
+        )
+    except BaseException:
+        if queue >= 0:
+            os.close(queue)
+        lock.release()
+        raise
+
+
+def _reach(address: Address, settings: MqSettings) -> Any:
+    queue = mq_open(str(address.name), os.O_WRONLY, 0, 0, 0)
+    try:
+        return open_mq(Sender, settings, queue, False, address=address, place=Place(settings))
+    except BaseException:
+        os.close(queue)
+        raise
+
+
+def sender(address: Address, timeout_s: float | None) -> Sender:
+    settings = MqSettings.from_address(address)
+    return persist(
+        lambda deadline: _reach(address, settings), Deadline(timeout_s), "mq.sender", address
+    )  # type: ignore[no-any-return]

@@ -1,0 +1,102 @@
+"""Socket files as names: a dead server's is taken over, a living one's never.
+
+A name is held by a lock file (runtime.NameLock), so two servers that start together cannot both find
+the old socket dead. A socket whose server is not naru has no lock: it is asked by a connection.
+Must not know: what is said over the socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from naru.errors import NameTakenError, from_os_error
+from naru.runtime import NameLock
+
+__all__ = ["BoundName", "bind_path"]
+
+
+class BoundName:
+    """A bound socket file; close() removes it when it is still the one that was made here."""
+
+    def __init__(self, path: str, lock: NameLock, identity: tuple[int, int]) -> None:
+        self._path, self._lock, self._identity = path, lock, identity
+        self._owner = os.getpid()
+
+    def close(self) -> None:
+        if os.getpid() != self._owner:
+            return  # a forked child's copy: the name is its parent's
+        try:
+            status = os.lstat(self._path)
+            if (status.st_dev, status.st_ino) == self._identity:
+                os.unlink(self._path)
+        except FileNotFoundError:
+            pass  # somebody removed it: nothing is left to do
+        finally:
+            self._lock.release()
+
+
+def bind_path(sock: socket.socket, path: str, mode: int, operation: str, address: object) -> BoundName:
+    """Binds a Unix socket to a path, with these permission bits from its first moment on.
+
+    Raises:
+        NameTakenError: a living server has it, or what is there is no socket (it is left alone).
+        NotPermittedError, NoSuchNameError: as the file system says.
+    """
+    lock = NameLock.acquire("path", os.path.realpath(path))
+    try:
+        _remove_dead(path, sock.type, operation, address)
+        os.fchmod(sock.fileno(), mode)  # bind(2) makes the file with these bits, less the umask
+        try:
+            sock.bind(path)
+            os.chmod(path, mode)
+        except OSError as error:
+            raise from_os_error(error, operation, address) from error
+        status = os.lstat(path)
+    except BaseException:
+        lock.release()
+        raise
+    return BoundName(path, lock, (status.st_dev, status.st_ino))
+
+
+def _remove_dead(path: str, kind: int, operation: str, address: object) -> None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise from_os_error(error, operation, address) from error
+    if not stat.S_ISSOCK(status.st_mode):
+        raise NameTakenError(
+            f'{operation} "{address}": there is something at {path} that is not a socket; it is left '
+            "alone: remove it, or take another path",
+            errno=errno.EEXIST, operation=operation, address=address,
+        )  # fmt: skip
+    if _is_alive(path, kind):
+        raise NameTakenError(
+            f'{operation} "{address}": a living server has {path}; close it, or take another path',
+            errno=errno.EADDRINUSE, operation=operation, address=address,
+        )  # fmt: skip
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise from_os_error(error, operation, address) from error
+
+
+def _is_alive(path: str, kind: int) -> bool:
+    """Only ECONNREFUSED proves that nobody listens: when in doubt, it lives."""
+    for probe_kind in {kind, socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM}:
+        with socket.socket(socket.AF_UNIX, probe_kind) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                return False
+            except OSError as error:
+                if error.errno == errno.EPROTOTYPE:
+                    continue  # a socket of another kind: ask in its own
+                return error.errno != errno.ENOENT
+            return True
+    return True
