@@ -198,5 +198,6 @@ void nr_segment_open_ring(struct nr_segment *segment, int index, bool fences, st
     atomic_store_explicit(&ring->position, segment->first_position, memory_order_relaxed);
     ring->limit = segment->first_position;
     ring->published = segment->first_position;
+    ring->offset = segment->first_position % ring->capacity;
     ring->fences = fences;
 }

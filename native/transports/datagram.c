@@ -17,6 +17,7 @@ struct nr_datagrams {
     struct nr_endpoint base;
     int fd;
     bool raw;
+    bool refused; /* the kernel told that nobody is at the peer's port any more */
     uint64_t connection;
     uint32_t heartbeat_ms;
     uint64_t next_out; /* sequence of the next message sent */
@@ -191,7 +192,12 @@ static int datagram_receive(struct nr_endpoint *e, struct nr_message *message)
         part = (struct iovec){d->buffer + d->used, DATAGRAM_BYTES};
         got = nr_os_receive_message(d->fd, &incoming, MSG_DONTWAIT);
         if (got == -EAGAIN)
-            return -EAGAIN;
+            return d->refused ? (e->end_error = -ECONNREFUSED) : -EAGAIN;
+        if (got == -ECONNREFUSED) { /* an ICMP error overtakes what is still in the queue */
+            d->refused = true;
+            result = 0;
+            continue;
+        }
         if (got < 0)
             return e->end_error = (int)got;
         if (incoming.msg_flags & MSG_TRUNC)

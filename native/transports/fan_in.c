@@ -37,6 +37,7 @@ struct nr_fan_in {
     unsigned count;
     unsigned current, turn;
     int lender; /* whose in-place messages are out; -1 nobody's */
+    uint64_t next_check_ns; /* coarse clock */
     struct nr_endpoint *graveyard; /* closed, may still be read by a waiting thread */
 };
 
@@ -88,6 +89,9 @@ int nr_fan_in_add(struct nr_endpoint *e, struct nr_endpoint *endpoint)
                               : watch(f, endpoint->ops->fileno(endpoint), EPOLLIN, place);
     if (result < 0)
         return result;
+    if (endpoint->check_interval_ns &&
+        (!e->check_interval_ns || endpoint->check_interval_ns < e->check_interval_ns))
+        e->check_interval_ns = endpoint->check_interval_ns;
     *child_at(f, place) = (struct child){.endpoint = endpoint, .ready = true};
     if (place == f->used)
         f->used++;
@@ -203,6 +207,27 @@ static void move_fds(struct nr_endpoint *to, struct nr_endpoint *from, struct nr
     to->incoming_fds.count += message->fd_count;
 }
 
+/* Children that owe a sign of life. */
+static bool is_silent(const struct child *child)
+{
+    struct nr_endpoint *endpoint = child->endpoint;
+
+    return endpoint && endpoint->check_interval_ns &&
+           endpoint->ops->check(endpoint, NR_RECEIVE) < 0;
+}
+
+static void retire_silent(struct nr_fan_in *f)
+{
+    uint64_t now = nr_os_coarse_now_ns();
+
+    if (f->base.check_interval_ns == 0 || now < f->next_check_ns)
+        return;
+    f->next_check_ns = now + f->base.check_interval_ns;
+    for (unsigned i = 0; i < f->used; i++)
+        if (is_silent(child_at(f, i)))
+            retire(f, child_at(f, i), -EHOSTDOWN);
+}
+
 static int fan_in_receive(struct nr_endpoint *e, struct nr_message *message)
 {
     struct nr_fan_in *f = fan_in_of(e);
@@ -215,6 +240,7 @@ static int fan_in_receive(struct nr_endpoint *e, struct nr_message *message)
             result = look_around(f);
             if (result == 1)
                 continue;
+            retire_silent(f);
             empty_graveyard(f);
             return result < 0 ? result : -EAGAIN;
         }
@@ -320,6 +346,31 @@ static void fan_in_wake(struct nr_endpoint *e, enum nr_direction direction)
     }
 }
 
+/* Without the lock: is there somebody to retire? The next receive does it. */
+static int fan_in_check(struct nr_endpoint *e, enum nr_direction direction)
+{
+    struct table *table = fan_in_of(e)->table;
+
+    (void)direction;
+    for (unsigned i = 0; table && i < table->capacity; i++)
+        if (is_silent(&table->children[i]))
+            return 1;
+    return 0;
+}
+
+static int fan_in_beat(struct nr_endpoint *e)
+{
+    struct nr_fan_in *f = fan_in_of(e);
+
+    for (unsigned i = 0; i < f->used; i++) {
+        struct nr_endpoint *endpoint = child_at(f, i)->endpoint;
+
+        if (endpoint && endpoint->ops->beat)
+            (void)endpoint->ops->beat(endpoint); /* a dead one is found by receive */
+    }
+    return 0;
+}
+
 /* ---- the end ---- */
 
 static void fan_in_close(struct nr_endpoint *e)
@@ -373,6 +424,8 @@ static const struct nr_transport_ops fan_in_ops = {
     .is_ready = fan_in_is_ready,
     .fall_asleep = fan_in_fall_asleep,
     .wake = fan_in_wake,
+    .check = fan_in_check,
+    .beat = fan_in_beat,
     .memory = fan_in_memory,
     .close = fan_in_close,
     .free = fan_in_free,

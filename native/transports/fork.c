@@ -33,12 +33,14 @@ static void before_fork(void) { pthread_mutex_lock(&process.lock); }
 
 static void in_parent(void) { pthread_mutex_unlock(&process.lock); }
 
-/* Membarrier registration is inherited by fork (it is the memory's), the rest is made anew. */
+/* Everything is made anew; the membarrier registration too, where the kernel does not inherit it. */
 static void in_child(void)
 {
     struct nr_endpoint *next;
 
     process.token = random_token();
+    if (process.has_barrier)
+        (void)nr_os_barrier_register();
     nr_os_close(process.interrupt_fd);
     process.interrupt_fd = nr_os_eventfd();
     process.interrupts = 0;

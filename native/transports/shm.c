@@ -497,8 +497,12 @@ static const struct nr_transport_ops shm_ops = {
 int nr_shm_open(const struct nr_settings *settings, struct nr_segment *segment, int end,
                 bool fences, const struct nr_shm_descriptors *fds, struct nr_endpoint **out)
 {
-    struct nr_shm *shm = calloc(1, sizeof *shm);
+    struct nr_shm *shm;
 
+    for (int i = 0; i < 2; i++) /* a peer's segment may lack a ring that this side would use */
+        if ((segment->capacity[i] > 0) != (fds->data_bell[i] >= 0 && fds->space_bell[i] >= 0))
+            return -EPROTO;
+    shm = calloc(1, sizeof *shm);
     if (!shm)
         return -ENOMEM;
     shm->segment = segment;

@@ -171,6 +171,9 @@ struct nr_endpoint {
     struct nr_endpoint *link;             /* for its owner's use (a fan-in's graveyard) */
 };
 
+/* What a binding's object holds before and after it has an endpoint: always closed, never changed. */
+extern struct nr_endpoint nr_endpoint_nobody;
+
 void nr_endpoint_init(struct nr_endpoint *, const struct nr_transport_ops *, enum nr_wait_mode,
                       uint32_t max_message_bytes, const struct nr_allocator *);
 /* Makes this end one of a pair; takes a reference to the claims. `sibling` is the other end when it

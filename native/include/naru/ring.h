@@ -59,6 +59,8 @@ struct nr_ring {
     _Atomic uint64_t position;
     uint64_t limit;
     uint64_t published; /* producer: tail as the peer sees it; consumer: head, likewise */
+    uint64_t offset;    /* place in the data of `position` (producer), `published` (consumer); kept
+                         * beside the position, because a division costs as much as a small copy */
     bool fences;        /* the peer has no membarrier(2): pay for a fence at each hand-over */
 };
 
@@ -67,6 +69,14 @@ struct nr_ring {
 static inline uint64_t nr_ring_position(const struct nr_ring *ring)
 {
     return atomic_load_explicit(&ring->position, memory_order_relaxed);
+}
+
+/* Keeps `offset` within the capacity; `bytes` is at most that. */
+static inline void nr_ring_move(struct nr_ring *ring, uint64_t bytes)
+{
+    ring->offset += bytes;
+    if (ring->offset >= ring->capacity)
+        ring->offset -= ring->capacity;
 }
 
 static inline void nr_ring_advance(struct nr_ring *ring, uint64_t bytes)
@@ -130,7 +140,7 @@ static inline int nr_ring_reserve(struct nr_ring *ring, uint64_t size, uint8_t *
         if (need > ring->capacity - (tail - ring->limit))
             return -EAGAIN;
     }
-    *place = ring->data + tail % ring->capacity + NR_RECORD_HEADER;
+    *place = ring->data + ring->offset + NR_RECORD_HEADER;
     NR_CRASHPOINT(NR_AT_RESERVED);
     return 0;
 }
@@ -141,8 +151,9 @@ static inline void nr_ring_commit(struct nr_ring *ring, uint32_t size, uint32_t 
     struct nr_record record = {size, flags};
 
     NR_CRASHPOINT(NR_AT_COMMIT);
-    memcpy(ring->data + nr_ring_position(ring) % ring->capacity, &record, sizeof record);
+    memcpy(ring->data + ring->offset, &record, sizeof record);
     NR_CRASHPOINT(NR_AT_COMMITTED);
+    nr_ring_move(ring, NR_RECORD_HEADER + NR_RING_PAD(size));
     nr_ring_advance(ring, NR_RECORD_HEADER + NR_RING_PAD(size));
 }
 
@@ -201,7 +212,8 @@ static inline int nr_ring_next(struct nr_ring *ring, struct nr_record *record,
         if (available == 0)
             return -EAGAIN;
     }
-    place = ring->data + cursor % ring->capacity;
+    /* from the first unreleased byte on, so that a batch is one contiguous run of addresses */
+    place = ring->data + ring->offset + (cursor - ring->published);
     /* Atomic, so that the compiler may not fetch it again after the checks: the peer may write. */
     header = atomic_load_explicit((const _Atomic uint64_t *)place, memory_order_relaxed);
     if (available < NR_RECORD_HEADER ||
@@ -219,6 +231,7 @@ static inline int nr_ring_next(struct nr_ring *ring, struct nr_record *record,
 static inline void nr_ring_release(struct nr_ring *ring)
 {
     NR_CRASHPOINT(NR_AT_RELEASE);
+    nr_ring_move(ring, nr_ring_position(ring) - ring->published);
     ring->published = nr_ring_position(ring);
     /* pairs with: nr_ring_refresh_head */
     atomic_store_explicit(&ring->control->head, ring->published, memory_order_release);

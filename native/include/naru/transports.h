@@ -38,7 +38,8 @@ struct nr_shm_descriptors {
     int space_bell[2]; /* of ring i: the producer sleeps on it; -1 where there is no ring */
 };
 
-/* end 0 made the segment (writes ring 0), end 1 attached (writes ring 1). */
+/* end 0 made the segment (writes ring 0), end 1 attached (writes ring 1). -EPROTO when the segment
+ * has not exactly the rings that have bells. */
 int nr_shm_open(const struct nr_settings *, struct nr_segment *, int end, bool fences,
                 const struct nr_shm_descriptors *, struct nr_endpoint **);
 int nr_shm_lifeline(struct nr_endpoint *);

@@ -5,6 +5,7 @@ cdef class Endpoint:
     cdef nr_endpoint *core
     cdef readonly object address
     cdef readonly object peer
+    cdef readonly double heartbeat_s   # agreed with the peer; 0 = none
     cdef object place          # what else must be closed with the endpoint: a name, a door
     cdef object door           # a receiver's: accepts senders
     cdef object recipe         # of an end of a pair: how it is pickled

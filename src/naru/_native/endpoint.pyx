@@ -76,6 +76,9 @@ cdef uint64_t deadline_of(object timeout_s) except? 0:
 cdef class Endpoint:
     """One end of a conversation; see Sender and Receiver for its verbs."""
 
+    def __cinit__(self):
+        self.core = &nr_endpoint_nobody
+
     def __init__(self):
         raise TypeError("ends are made by naru.listen, connect, pair, sender and receiver")
 
@@ -91,8 +94,6 @@ cdef class Endpoint:
             TimedOutError: the peer did not take the rest of an accepted message; it is lost.
         """
         cdef bint unsent = False
-        if self.core == NULL:
-            return
         if nr_endpoint_state(self.core) == NR_OPEN and nr_endpoint_flush(self.core) == -EAGAIN:
             unsent = not self._linger()
         if nr_endpoint_begin_close(self.core):
@@ -128,7 +129,7 @@ cdef class Endpoint:
         self.close()
 
     def __del__(self):
-        if self.core != NULL and nr_endpoint_state(self.core) == NR_OPEN:
+        if nr_endpoint_state(self.core) == NR_OPEN:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
             try:
                 self.close()
@@ -136,11 +137,11 @@ cdef class Endpoint:
                 warnings.warn(str(error), ResourceWarning, source=self)
 
     def __dealloc__(self):
-        if self.core != NULL:
+        if self.core != &nr_endpoint_nobody:
             if nr_endpoint_begin_close(self.core):
                 nr_endpoint_finish_close(self.core)
             nr_endpoint_free(self.core)
-            self.core = NULL
+            self.core = &nr_endpoint_nobody
 
     # ---- facts ----
 
@@ -178,8 +179,6 @@ cdef class Endpoint:
 
     def __repr__(self):
         cdef uint32_t state
-        if self.core == NULL:
-            return f"<{type(self).__name__} (never opened)>"
         state = nr_endpoint_state(self.core)
         if state == NR_CLOSED:
             note = "closed"
@@ -882,8 +881,10 @@ cdef int fill_settings(nr_settings *out, object settings) except -1:
     return 0
 
 
-cdef object adopt(type cls, nr_endpoint *core, object address, object peer, object place):
+cdef object adopt(type cls, nr_endpoint *core, object address, object peer, object place,
+                  unsigned int heartbeat_ms=0):
     cdef Endpoint end = cls.__new__(cls)
+    end.heartbeat_s = heartbeat_ms / 1000.0
     end.core = core
     end.address = address
     end.peer = peer
@@ -910,7 +911,7 @@ def open_stream(type cls, settings, str kind, int incoming, int outgoing, *, add
     stream.coalesce = coalesce
     stream.heartbeat_ms = heartbeat_ms
     check(nr_stream_open(&common, &stream, incoming, outgoing, &core), "open", address)
-    return adopt(cls, core, address, peer, place)
+    return adopt(cls, core, address, peer, place, heartbeat_ms)
 
 
 def open_shm(type cls, settings, int segment_fd, int end, bint fences, int lifeline, data_bells,
@@ -965,7 +966,7 @@ def open_datagrams(type cls, settings, int fd, bint raw, uint64_t connection,
     cdef nr_endpoint *core
     fill_settings(&common, settings)
     check(nr_datagram_open(&common, fd, raw, connection, heartbeat_ms, &core), "open", address)
-    return adopt(cls, core, address, peer, place)
+    return adopt(cls, core, address, peer, place, heartbeat_ms)
 
 
 def open_fan_in(type cls, settings, door, int bell, *, address, place=None):
@@ -984,7 +985,7 @@ def open_fan_in(type cls, settings, door, int bell, *, address, place=None):
 def add_sender(Endpoint fan_in, Endpoint child):
     """Moves `child`'s connection into the fan-in; the child object is empty afterwards."""
     check(nr_fan_in_add(fan_in.core, child.core), "add a sender", fan_in.address)
-    child.core = NULL
+    child.core = &nr_endpoint_nobody
 
 
 def sender_count(Endpoint fan_in):

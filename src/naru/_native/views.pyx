@@ -154,6 +154,7 @@ cdef class Lease(Holder):
 
 
 @cython.final
+@cython.no_gc  # points to its batch, which never points back
 @cython.freelist(64)
 cdef class View:
     """One message of a batch: read-only, valid until the batch's block ends.

@@ -17,6 +17,7 @@ from naru.errors import from_os_error
 from naru.transports import hello
 from naru.transports.contract import Place
 from naru.transports.door import Door
+from naru.transports.heartbeat import keep_beating
 
 __all__ = ["open_receiver", "refuse_shape", "start_listening"]
 
@@ -44,9 +45,13 @@ def open_receiver(
     *closers: Callable[[], object],
 ) -> Receiver:
     """Takes the listening socket over; `bell` is the doorbell that shm senders share."""
-    door = Door(
-        listening, welcome, lambda child: add_sender(end, child), settings.handshake_timeout_s
-    )
+
+    def let_in(child: Any) -> None:
+        heartbeat_s = child.heartbeat_s
+        add_sender(end, child)
+        keep_beating(end, heartbeat_s)
+
+    door = Door(listening, welcome, let_in, settings.handshake_timeout_s)
     place = Place(settings, close_name, *closers, door.close)
     end: Receiver = open_fan_in(Receiver, settings, door, bell, address=address, place=place)
     return end

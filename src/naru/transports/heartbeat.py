@@ -27,7 +27,8 @@ class _Heart:
 
     def add(self, end: Any, interval_s: float) -> None:
         with self._changed:
-            self._ends[weakref.ref(end)] = interval_s
+            reference = weakref.ref(end)
+            self._ends[reference] = min(interval_s, self._ends.get(reference, interval_s))
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="naru-heartbeat", daemon=True

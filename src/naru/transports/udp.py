@@ -18,6 +18,7 @@ import select
 import socket
 import struct
 import time
+from collections import OrderedDict
 from collections.abc import Generator
 from typing import Any
 
@@ -59,6 +60,7 @@ _HEADER = struct.Struct("=IIQQ")
 HELLO, WELCOME = 1, 2
 FIRST_RETRY_S = 0.02
 LAST_RETRY_S = 0.5
+REMEMBERED = 1024
 
 
 def _pack(flags: int, connection: int, payload: bytes) -> bytes:
@@ -83,6 +85,8 @@ class _Doorstep(socket.socket):
 
     real_address: Address
     kind = hello.CHANNEL
+    _welcomed: OrderedDict[int, None]
+    """The latest connections: a HELLO that was repeated meanwhile makes no second socket."""
 
     def accept(self) -> tuple[socket.socket, Any]:
         while True:
@@ -91,11 +95,17 @@ class _Doorstep(socket.socket):
                 connection, theirs = _unpack(data, HELLO, "udp.accept", self.real_address)
             except ProtocolError:
                 continue  # whoever sends datagrams to a port may; a HELLO is answered
+            if connection in self._welcomed:
+                continue  # its own socket answers the repetitions that come later
             if theirs.kind != self.kind:
                 refusal = hello.pack_refusal(errno.EPROTOTYPE)
                 self.sendto(_pack(WELCOME, connection, refusal), client)
                 continue
-            return self._give_socket(client, connection, theirs), client
+            guest = self._give_socket(client, connection, theirs)
+            self._welcomed[connection] = None
+            if len(self._welcomed) > REMEMBERED:
+                self._welcomed.popitem(last=False)
+            return guest, client
 
     def _give_socket(self, client: Any, connection: int, theirs: hello.Hello) -> _Guest:
         # Only while the new socket is bound may the port be shared: otherwise a second server could
@@ -133,6 +143,7 @@ def _bind(address: Address, settings: UdpSettings, kind: int) -> _Doorstep:
         sock.close()
         raise from_os_error(error, "udp.listen", address) from error
     sock.kind = kind
+    sock._welcomed = OrderedDict()
     sock.real_address = with_port(address, sock.getsockname()[1])
     return sock
 
