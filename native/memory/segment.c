@@ -14,14 +14,6 @@ static uint64_t round_to_pages(uint64_t size)
     return (size + NR_SEGMENT_PAGE - 1) & ~(uint64_t)(NR_SEGMENT_PAGE - 1);
 }
 
-/* Where a position wraps from 2^64 to 0, `position % capacity` jumps unless capacity divides 2^64.
- * 2^63 bytes from the start nobody gets to; a start beyond needs a power of two. */
-static bool is_start_for(uint64_t first_position, uint64_t capacity)
-{
-    return (first_position & 7u) == 0 &&
-           (first_position >> 63 == 0 || (capacity & (capacity - 1)) == 0);
-}
-
 static int write_header(int fd, const uint64_t capacity[2], uint64_t total, uint64_t first_position)
 {
     struct nr_segment_header *header;
@@ -56,10 +48,10 @@ int nr_segment_create(const uint64_t asked[2], uint64_t first_position)
         if (asked[i] > NR_SEGMENT_MAX_CAPACITY)
             return -EINVAL;
         capacity[i] = round_to_pages(asked[i]);
-        if (!is_start_for(first_position, capacity[i]))
-            return -EINVAL;
         total += capacity[i];
     }
+    if (first_position & 7u)
+        return -EINVAL;
     fd = nr_os_memfd("naru");
     if (fd < 0)
         return fd;
@@ -90,12 +82,11 @@ static int check_header(const struct nr_segment_header *header, uint64_t file_by
         return -EPROTONOSUPPORT;
     for (int i = 0; i < 2; i++) {
         if (header->capacity[i] > NR_SEGMENT_MAX_CAPACITY ||
-            header->capacity[i] % NR_SEGMENT_PAGE != 0 ||
-            !is_start_for(header->first_position, header->capacity[i]))
+            header->capacity[i] % NR_SEGMENT_PAGE != 0)
             return -EBADMSG;
         total += header->capacity[i];
     }
-    if (total != header->total_bytes || total != file_bytes)
+    if (total != header->total_bytes || total != file_bytes || header->first_position & 7u)
         return -EBADMSG;
     return 0;
 }

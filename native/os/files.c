@@ -33,10 +33,23 @@ int nr_os_eventfd(void)
     return fd < 0 ? -errno : fd;
 }
 
+/* The peer shares the open file, and may have taken its O_NONBLOCK away (and filled the counter). */
+static int keep_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (__builtin_expect(flags >= 0 && flags & O_NONBLOCK, 1))
+        return 0;
+    return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
 int nr_os_eventfd_ring(int fd)
 {
     uint64_t one = 1;
+    int result = keep_nonblocking(fd);
 
+    if (result < 0)
+        return result;
     while (write(fd, &one, sizeof one) < 0) {
         if (errno == EAGAIN)
             return 0; /* a hostile peer filled the counter: it is rung all the same */
@@ -49,12 +62,27 @@ int nr_os_eventfd_ring(int fd)
 int nr_os_eventfd_drain(int fd)
 {
     uint64_t rung;
+    struct iovec part = {&rung, sizeof rung};
+    int result;
 
-    while (read(fd, &rung, sizeof rung) < 0) {
+    /* RWF_NOWAIT (eventfd has it since Linux 5.8) does not care for the file's flags. */
+    while (preadv2(fd, &part, 1, -1, RWF_NOWAIT) < 0) {
         if (errno == EAGAIN)
             return 0;
-        if (errno != EINTR)
+        if (errno == EINTR)
+            continue;
+        if (errno != EOPNOTSUPP && errno != ENOSYS)
             return -errno;
+        result = keep_nonblocking(fd);
+        if (result < 0)
+            return result;
+        while (read(fd, &rung, sizeof rung) < 0) {
+            if (errno == EAGAIN)
+                return 0;
+            if (errno != EINTR)
+                return -errno;
+        }
+        return 1;
     }
     return 1;
 }

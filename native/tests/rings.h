@@ -114,7 +114,8 @@ RINGS_UNUSED struct nr_ring guarded_open(const struct guarded_ring *guarded, uin
                            .data = guarded->data,
                            .capacity = guarded->capacity,
                            .limit = position,
-                           .published = position};
+                           .published = position,
+                           .offset = position % guarded->capacity};
 
     atomic_store_explicit(&ring.position, position, memory_order_relaxed);
     return ring;

@@ -130,12 +130,11 @@ static void ledger_is_perfect_around_64_bits(void)
     ledger_is_perfect(PAGE, -40ull, 5000);
 }
 
-/* There, 2^64 % capacity is not 0: two records would lie on each other. */
-static void uneven_ring_never_wraps_its_positions(void)
+/* 2^64 is no multiple of this capacity: a place computed from the position alone would jump. */
+static void ledger_is_perfect_around_64_bits_in_three_pages(void)
 {
-    const uint64_t capacity[2] = {PAGE, 3 * PAGE};
-
-    CHECK_EQUAL(nr_segment_create(capacity, -40ull), -EINVAL);
+    for (uint64_t before = 40; before < 16 * PAGE; before += 504)
+        ledger_is_perfect(3 * PAGE, -before, 2000);
 }
 
 static void full_and_empty(void)
@@ -171,6 +170,9 @@ static void largest_record_fits_and_the_next_never(void)
     uint8_t *place;
 
     CHECK_EQUAL(nr_ring_max_record(&ends.producer), PAGE - 8);
+    CHECK_EQUAL(nr_ring_reserve(&ends.producer, PAGE - 7, &place), -EMSGSIZE);
+    CHECK_EQUAL(nr_ring_reserve(&ends.producer, 1ull << 32, &place), -EMSGSIZE);
+    CHECK_EQUAL(nr_ring_reserve(&ends.producer, 1ull << 62, &place), -EMSGSIZE);
     passes(&ends, PAGE - 8, 1);
     CHECK_EQUAL(ring_put(&ends.producer, sent, PAGE - 8), 0);
     CHECK_EQUAL(ring_put(&ends.producer, sent, PAGE - 8), -EAGAIN);
@@ -383,7 +385,7 @@ int main(void)
     RUN(ledger_is_perfect_around_32_bits);
     RUN(ledger_is_perfect_around_63_bits);
     RUN(ledger_is_perfect_around_64_bits);
-    RUN(uneven_ring_never_wraps_its_positions);
+    RUN(ledger_is_perfect_around_64_bits_in_three_pages);
     RUN(full_and_empty);
     RUN(largest_record_fits_and_the_next_never);
     RUN(largest_record_of_a_huge_ring_is_the_largest_message);

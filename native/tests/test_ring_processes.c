@@ -202,6 +202,7 @@ static uint64_t check_legacy(struct wire *wire, uint64_t sent, uint64_t expected
     nr_segment_open_ring(wire->segment, 0, false, &heir.ring);
     atomic_store(&heir.ring.position, head);
     heir.ring.limit = heir.ring.published = head;
+    heir.ring.offset = head % heir.ring.capacity;
     heir.sizes = 42;
     for (uint64_t bytes = 0; bytes < head; first++)
         bytes += NR_RECORD_HEADER + NR_RING_PAD(ledger_size(&heir.sizes, MOST));

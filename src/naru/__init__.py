@@ -18,17 +18,16 @@ Map of the package (each layer knows only those below it):
     _native/                       the ends and every verb: Cython over the C11 core in native/
     errors address settings        beside channel; import nothing of naru
     runtime statistics
+
+`import naru` loads the ends and the errors; the rest comes when it is first used (`_LATE`).
 """
 
 from __future__ import annotations
 
 from naru._native.views import Batch, View
-from naru.address import Address, parse
 from naru.channel import (
     Channel,
     Endpoint,
-    Listener,
-    Peer,
     Receiver,
     Sender,
     connect,
@@ -54,8 +53,14 @@ from naru.errors import (
     TooBigError,
     UnsupportedError,
 )
-from naru.statistics import Statistics
 from naru.version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from naru.address import Address, parse
+    from naru.statistics import Statistics
+    from naru.transports.contract import Peer
+    from naru.transports.listener import Listener
 
 __all__ = [
     "Address",
@@ -91,3 +96,27 @@ __all__ = [
     "receiver",
     "sender",
 ]
+
+# Public names whose modules bring dataclasses, re or socket: three quarters of the time that
+# `import naru` would take, for what many programs never ask for by name.
+_LATE = {
+    "Address": "naru.address",
+    "Listener": "naru.transports.listener",
+    "Peer": "naru.transports.contract",
+    "Statistics": "naru.statistics",
+    "parse": "naru.address",
+}
+
+if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        value = getattr(importlib.import_module(_LATE[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATE})

@@ -8,16 +8,17 @@ the end.
 from __future__ import annotations
 
 from naru._native.ends import Channel, Endpoint, Receiver, Sender
-from naru.address import Address, parse, parse_pair
-from naru.transports import function_of
-from naru.transports.contract import Peer
-from naru.transports.listener import Listener
+
+TYPE_CHECKING = False  # what `import naru` loads does without typing: 15 ms
+if TYPE_CHECKING:
+    from typing import Any
+
+    from naru.address import Address
+    from naru.transports.listener import Listener
 
 __all__ = [
     "Channel",
     "Endpoint",
-    "Listener",
-    "Peer",
     "Receiver",
     "Sender",
     "connect",
@@ -26,6 +27,16 @@ __all__ = [
     "receiver",
     "sender",
 ]
+
+
+def _make(verb: str, text: str | Address, *args: Any) -> Any:
+    # Late: the parser and the transports bring re, dataclasses and socket, which take four times as
+    # long as the whole of `import naru`.
+    from naru.address import parse, parse_pair
+    from naru.transports import function_of
+
+    address = parse_pair(text) if verb == "pair" else parse(text)
+    return function_of(address.transport, verb, address)(address, *args)
 
 
 def listen(address: str | Address) -> Listener:
@@ -39,8 +50,7 @@ def listen(address: str | Address) -> Listener:
         NameTakenError: a living process has the name; a dead one's is taken over.
         NotPermittedError, LimitError, UnsupportedError (a transport without conversations).
     """
-    parsed = parse(address)
-    made: Listener = function_of(parsed.transport, "listen", parsed)(parsed)
+    made: Listener = _make("listen", address)
     return made
 
 
@@ -55,8 +65,7 @@ def connect(address: str | Address, timeout_s: float | None = 5.0) -> Channel:
         NoSuchNameError: nobody listened in time. TimedOutError: somebody did, but was too busy.
         NotPermittedError, ProtocolError (not naru), UnsupportedError, BadAddressError.
     """
-    parsed = parse(address)
-    made: Channel = function_of(parsed.transport, "connect", parsed)(parsed, timeout_s)
+    made: Channel = _make("connect", address, timeout_s)
     return made
 
 
@@ -69,8 +78,7 @@ def pair(address: str | Address) -> tuple[Channel, Channel]:
     Args:
         address: "shm", or with options: "shm:?capacity_bytes=65536".
     """
-    parsed = parse_pair(address)
-    ends: tuple[Channel, Channel] = function_of(parsed.transport, "pair", parsed)(parsed)
+    ends: tuple[Channel, Channel] = _make("pair", address)
     return ends
 
 
@@ -79,8 +87,7 @@ def receiver(address: str | Address) -> Receiver:
 
     Raises: as listen().
     """
-    parsed = parse(address)
-    made: Receiver = function_of(parsed.transport, "receiver", parsed)(parsed)
+    made: Receiver = _make("receiver", address)
     return made
 
 
@@ -89,6 +96,5 @@ def sender(address: str | Address, timeout_s: float | None = 5.0) -> Sender:
 
     Args and Raises: as connect().
     """
-    parsed = parse(address)
-    made: Sender = function_of(parsed.transport, "sender", parsed)(parsed, timeout_s)
+    made: Sender = _make("sender", address, timeout_s)
     return made

@@ -28,8 +28,11 @@ from __future__ import annotations
 
 import errno as errnos
 import os
-from collections.abc import Callable
-from typing import Any, NamedTuple
+
+TYPE_CHECKING = False  # what `import naru` loads does without typing: 15 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = [
     "BadAddressError",
@@ -160,10 +163,13 @@ class ForkedHandleError(NaruError):
     """This end belongs to the process that used it first; this is another one."""
 
 
-class _Cause(NamedTuple):
-    leaf: type[NaruError]
-    said: str
-    remedy: str | Callable[[], str] = ""
+class _Cause:
+    __slots__ = ("leaf", "remedy", "said")
+
+    def __init__(
+        self, leaf: type[NaruError], said: str, remedy: str | Callable[[], str] = ""
+    ) -> None:
+        self.leaf, self.said, self.remedy = leaf, said, remedy
 
 
 def _descriptor_remedy() -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import shutil
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A runtime directory of the test's own, so that what is left behind can be seen."""
-    directory = tmp_path / "run"
-    directory.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-    return directory / "naru"
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A runtime directory of the test's own; its path is short enough for a socket's."""
+    directory = tempfile.mkdtemp(prefix="naru-", dir="/tmp")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)

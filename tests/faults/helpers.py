@@ -238,7 +238,7 @@ class SharedCounters:
 _numbers = itertools.count(1)
 
 
-def fresh_address(kind: str, directory: Path) -> str:
+def fresh_address(kind: str, directory: str) -> str:
     """An address that nobody has; files, if any, lie in `directory`."""
     name = f"fault-{os.getpid()}-{next(_numbers)}"
     return {
@@ -304,3 +304,8 @@ def error_of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except Exception as error:
         return error
     return None
+
+
+def files_below(directory: str) -> list[str]:
+    """Every file, socket and FIFO in a directory and its folders."""
+    return sorted(f"{at}/{name}" for at, _, names in os.walk(directory) for name in names)

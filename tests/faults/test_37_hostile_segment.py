@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Child
 from shm_helpers import (
     CHANNEL,
     PAGE,
@@ -27,6 +26,7 @@ from shm_helpers import (
     RawServer,
     hello,
 )
+from victims import Victim
 
 import naru
 
@@ -49,7 +49,7 @@ def visit(address: str) -> None:
 
 def judge(server: RawServer, answer: Callable[[], Any], leaves: tuple[type[naru.NaruError], ...]) -> None:
     """Lets one client come, gives it the answer, and looks at what became of it."""
-    with Child(visit, server.address) as client:
+    with Victim(visit, server.address) as client:
         server.accept()
         answer()
         outcome = client.outcome()
@@ -66,11 +66,11 @@ def test_37_an_honest_segment_by_hand_is_taken(server: RawServer) -> None:
             channel.send(b"from naru")
             return channel.receive(timeout_s=2.0)
 
-    with Memory.create() as memory, Child(client, server.address) as child:
+    with Memory.create() as memory, Victim(client, server.address) as victim:
         assert server.accept()[:4] == b"NARU"
         memory.put(0, b"by hand")
         server.answer(memory)
-        assert child.outcome().value == b"by hand"
+        assert victim.outcome().value == b"by hand"
         assert memory.map[3 * PAGE + 65536 :][8:17] == b"from naru"
 
 
@@ -186,14 +186,14 @@ def test_37_wrong_hello(server: RawServer, lie: str) -> None:
 
 def test_37_a_server_of_another_socket_type(tmp_path: Path) -> None:
     with RawServer(f"{tmp_path}/hostile", socket.SOCK_STREAM) as server:
-        with Child(visit, server.address) as client:
+        with Victim(visit, server.address) as client:
             outcome = client.outcome()
     assert isinstance(outcome.error, naru.NaruError)
     assert outcome.leaked == []
 
 
 def test_37_a_server_that_says_nothing_does_not_hold_the_client(server: RawServer) -> None:
-    with Child(visit, server.address) as client:
+    with Victim(visit, server.address) as client:
         server.accept()
         outcome = client.outcome()
     assert isinstance(outcome.error, naru.TimedOutError)
@@ -233,7 +233,7 @@ def test_37_doorbells_that_are_none(server: RawServer, kind: str) -> None:
         if kind == "blocking and full":
             for bell in bells:
                 os.eventfd_write(bell, 2**64 - 2)
-        with Memory.create() as memory, Child(visit, server.address) as client:
+        with Memory.create() as memory, Victim(visit, server.address) as client:
             server.accept()
             for ring in range(2):
                 memory.set_word(ring, "consumer_sleeps", 1)

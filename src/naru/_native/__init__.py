@@ -1,7 +1,11 @@
 """The only door to the C core: a thin mirror in Cython.
 
-endpoint   Endpoint, Sender, Receiver: every verb; the functions that make ends
-views      Lease, Batch, View, Reservation: messages in place
-system     segments, eventfds and message queues for the rendezvous
-core.pxd   the C declarations
+endpoint    Endpoint: its life, its facts, how it waits
+waiting     the slow half of every verb
+views       Lease, Batch, View, Reservation: messages in place
+sending     Sender, receiving  Receiver: every verb
+ends        Channel, which is both
+opening     the functions that make ends, for the transports
+system      segments, eventfds and message queues for the rendezvous
+core.pxd    the C declarations
 """

@@ -1,5 +1,7 @@
 # What the sibling extension modules may use of an endpoint.
-from naru._native.core cimport nr_direction, nr_endpoint, nr_message, uint8_t, uint64_t
+from naru._native.core cimport nr_direction, nr_endpoint, uint64_t
+
+cdef uint64_t deadline_of(object timeout_s) except? 0
 
 cdef class Endpoint:
     cdef nr_endpoint *core
@@ -12,15 +14,13 @@ cdef class Endpoint:
     cdef object pending        # bytes that came but did not fit the caller's buffer
     cdef int borrowed          # a lease is open (1), or bytes are pending (2)
     cdef int reserved          # a reservation is open
+    cdef bint receives
     cdef object __weakref__
 
     cdef int check_receivable(self) except -1
     cdef int fail(self, int error, str operation, str detail=*) except -1
     cdef int wait(self, nr_direction direction, uint64_t deadline_ns, str operation) except -1
     cdef int hold(self, nr_direction direction, uint64_t deadline_ns, str operation) except -1
-    # for views.pyx
     cdef void end_lease(self) noexcept
-    cdef int next_for_views(self, nr_message *message, object timeout_s) except -1
-    cdef int reserve_for_views(self, size_t size, object timeout_s, uint8_t **data) except -1
     cdef object take_pending(self)
     cdef int keep_pending(self, object message) except -1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from naru._native.endpoint import Endpoint, Receiver, Sender
+from naru._native.endpoint import Endpoint
+from naru._native.receiving import Receiver
+from naru._native.sending import Sender
 
 __all__ = ["Channel", "Endpoint", "Receiver", "Sender"]
 

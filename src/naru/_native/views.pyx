@@ -17,6 +17,7 @@ from libc.string cimport memcmp
 
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint
+from naru._native.waiting cimport next_message, reserve_place
 
 cdef extern from *:
     """
@@ -119,7 +120,7 @@ cdef class Lease(Holder):
         if self.end.borrowed == 2:
             self.owner = self.end.take_pending()
         else:
-            self.end.next_for_views(&message, self.timeout_s)
+            next_message(self.end, &message, self.timeout_s)
             if message.fd_count:
                 nr_endpoint_take_fds(self.end.core, message.fd_count, NULL, 0)
             if message.owner != NULL:
@@ -230,7 +231,7 @@ cdef class Batch(Holder):
         if self.end.borrowed == 2:
             self.owner = self.end.take_pending()
         else:
-            self.end.next_for_views(&message, self.timeout_s)
+            next_message(self.end, &message, self.timeout_s)
             if message.owner != NULL:
                 self.owner = <object><PyObject *>message.owner
                 Py_DECREF(self.owner)
@@ -348,7 +349,7 @@ cdef class Reservation(Holder):
 
     def __enter__(self):
         enter_once(self)
-        self.in_place = self.end.reserve_for_views(self.size, self.timeout_s, &self.data)
+        self.in_place = reserve_place(self.end, self.size, self.timeout_s, &self.data)
         if self.in_place:
             self.keep_memory()
             self.end.reserved = 1

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from naru._native.ends import Channel, Receiver, Sender
     from naru.address import Address
-    from naru.channel import Channel, Listener, Receiver, Sender
     from naru.settings import Settings
+    from naru.transports.listener import Listener
 
 __all__ = ["Capabilities", "Peer", "Place", "Transport"]
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from naru._native.endpoint import add_sender, open_fan_in
+from naru._native.opening import add_sender, open_fan_in
 from naru._native.ends import Receiver
 from naru.address import Address
 from naru.errors import from_os_error

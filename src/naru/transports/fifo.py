@@ -16,7 +16,7 @@ import stat
 import struct
 from typing import Any
 
-from naru._native.endpoint import open_fifo_receiver, open_fifo_sender, open_stream
+from naru._native.opening import open_fifo_receiver, open_fifo_sender, open_stream
 from naru._native.ends import Receiver, Sender
 from naru.address import Address
 from naru.errors import NameTakenError, NotPermittedError, from_os_error

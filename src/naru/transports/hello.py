@@ -13,7 +13,6 @@ Must not know: which transport it serves.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Generator
@@ -24,6 +23,7 @@ from naru.errors import (
     PeerGoneError,
     ProtocolError,
     UnsupportedError,
+    from_errno,
 )
 
 __all__ = ["CHANNEL", "HELLO_BYTES", "RECEIVER", "SENDER", "Handshake", "Hello", "pack", "unpack"]
@@ -53,7 +53,8 @@ def pack(hello: Hello) -> bytes:
 
 
 def pack_refusal(error: int) -> bytes:
-    """The 16 bytes that tell a client why it is refused: EACCES, or EPROTOTYPE for a wrong shape."""
+    """The 16 bytes that tell a client why it is refused: EACCES, EPROTOTYPE for a wrong shape, or
+    what the listener's kernel said (EMFILE, ENOMEM)."""
     return _LAYOUT.pack(_MAGIC, VERSION, REFUSAL, 0, error)
 
 
@@ -94,11 +95,18 @@ def _raise_refusal(error: int, operation: str, address: object) -> None:
             "naru.listen, naru.sender with naru.receiver",
             errno=error, operation=operation, address=address,
         )  # fmt: skip
-    raise NotPermittedError(
-        f'{operation} "{address}": refused, this user may not connect ({os.strerror(error)}); '
-        "?allow_uids= at the listener permits it",
-        errno=error, operation=operation, address=address,
-    )  # fmt: skip
+    if error == errno.EACCES:
+        raise NotPermittedError(
+            f'{operation} "{address}": refused (EACCES), this user may not connect; ?allow_uids= at '
+            "the listener permits it",
+            errno=error, operation=operation, address=address,
+        )  # fmt: skip
+    if error not in errno.errorcode:
+        raise ProtocolError(
+            f'{operation} "{address}": refused for a reason that is none ({error})',
+            errno=errno.EPROTO, operation=operation, address=address,
+        )  # fmt: skip
+    raise from_errno(-error, operation, address, detail="it is the other side that says so")
 
 
 def say(sock: socket.socket, hello: Hello) -> None:

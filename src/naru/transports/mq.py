@@ -14,7 +14,7 @@ import resource
 import struct
 from typing import Any, NoReturn
 
-from naru._native.endpoint import open_mq
+from naru._native.opening import open_mq
 from naru._native.ends import Receiver, Sender
 from naru._native.system import mq_attributes, mq_open, mq_unlink
 from naru.address import Address

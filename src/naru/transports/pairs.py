@@ -12,7 +12,7 @@ import importlib
 import os
 from typing import Any
 
-from naru._native.endpoint import create_claims, join_pair, rejoin_pair
+from naru._native.opening import create_claims, join_pair, rejoin_pair
 from naru._native.ends import Channel
 from naru.address import Address, parse_pair
 

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
-from naru._native.endpoint import has_barrier, open_shm
+from naru._native.opening import has_barrier, open_shm
 from naru._native.ends import Channel, Receiver, Sender
 from naru._native.system import create_segment, eventfd
 from naru.address import Address
@@ -228,6 +228,20 @@ def _hear_with_fds(
     return theirs, list(fds)
 
 
+def _check_bells(fds: list[int], address: Address) -> None:
+    """Whatever is no eventfd could hang who reads it or rings it."""
+    for fd in fds:
+        try:
+            what = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            return  # no /proc here: the rules of the C core about blocking must do
+        if what != "anon_inode:[eventfd]":
+            raise ProtocolError(
+                f'shm.connect "{address}": the server sent a doorbell that is none ({what})',
+                errno=errno.EPROTO, operation="shm.connect", address=address,
+            )  # fmt: skip
+
+
 def _reach(
     cls: type[Any], kind: int, address: Address, settings: ShmSettings, deadline: Deadline
 ) -> Any:
@@ -252,9 +266,10 @@ def _reach(
                 f"{1 + 2 * rings}",
                 errno=errno.EPROTO, operation="shm.connect", address=address,
             )  # fmt: skip
-        if rings == 1:  # ring 0, to the client, does not exist
-            fds[1:1] = [NO_RING, NO_RING]
         try:
+            _check_bells(fds[1:], address)
+            if rings == 1:  # ring 0, to the client, does not exist
+                fds[1:1] = [NO_RING, NO_RING]
             fences = not (has_barrier() and theirs.extra == 1)
             end = Connection(fds).open(cls, settings, 1, fences, sock.fileno(), address, peer)
         except BaseException:

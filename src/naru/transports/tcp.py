@@ -14,7 +14,7 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
-from naru._native.endpoint import open_stream
+from naru._native.opening import open_stream
 from naru._native.ends import Channel, Receiver, Sender
 from naru.address import Address
 from naru.errors import BadAddressError, ProtocolError, from_os_error

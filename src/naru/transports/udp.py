@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Generator
 from typing import Any
 
-from naru._native.endpoint import open_datagrams
+from naru._native.opening import open_datagrams
 from naru._native.ends import Channel, Receiver, Sender
 from naru.address import Address
 from naru.errors import ProtocolError, UnsupportedError, from_os_error

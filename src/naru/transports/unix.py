@@ -13,7 +13,7 @@ import struct
 from collections.abc import Generator
 from typing import Any
 
-from naru._native.endpoint import open_datagrams, open_stream
+from naru._native.opening import open_datagrams, open_stream
 from naru._native.ends import Channel, Receiver, Sender
 from naru.address import Address
 from naru.errors import NotPermittedError, from_os_error

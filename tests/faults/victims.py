@@ -1,8 +1,9 @@
-"""Forked children of a fault test: each under its own watchdog, each counted.
+"""Victims: naru's end of a hostile conversation, in a forked process that is judged as a whole.
 
-Holds: `Child`, one forked process that runs one function and hands back what came of it, and
-`in_child()` for the usual case. Must not know: what is tested.
-Joins: the tests play the hostile or dying side in one process and naru's in the other.
+Holds: `Victim`, a process that runs one function under its own watchdog and hands back an `Outcome`
+(what came of it, which naru error, what it leaked, how much memory it took), and `run_victim()` for
+the usual case. Must not know: what is tested.
+Joins: the test plays the hostile or dying side itself; shm_helpers.py helps it to.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import faulthandler
 import gc
 import os
 import pickle
-import re
 import resource
 import select
 import signal
@@ -22,16 +22,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
+from helpers import open_fds, resident_bytes
+
 import naru
 
-__all__ = ["SOAK", "Child", "Outcome", "descriptors", "in_child", "peak_bytes", "until"]
-
-SOAK = bool(os.environ.get("NARU_SOAK"))
-"""The long set: more kills, longer flips. By hand or nightly."""
+__all__ = ["Outcome", "Victim", "VictimFailed", "run_victim", "until"]
 
 
 class Outcome(NamedTuple):
-    """What a child's function did."""
+    """What a victim's function did."""
 
     value: Any
     """What it returned, or None."""
@@ -43,24 +42,8 @@ class Outcome(NamedTuple):
     """By how much the peak of its memory exceeds what it had before."""
 
 
-class ChildFailed(AssertionError):
-    """The child hung, was killed, or raised something that is not a naru error."""
-
-
-def descriptors() -> dict[int, str]:
-    """The open descriptors of this process, without the one that looks."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            continue  # the directory itself
-    return found
-
-
-def peak_bytes() -> int:
-    """The most memory that this process ever had resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+class VictimFailed(AssertionError):
+    """It hung, was killed, or raised something that is not a naru error."""
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
@@ -72,7 +55,7 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> A
     return result
 
 
-class Child:
+class Victim:
     """A process that runs `function(*arguments)` and then ends without any clean-up."""
 
     def __init__(
@@ -107,7 +90,7 @@ class Child:
         return self._status
 
     def outcome(self) -> Outcome:
-        """Waits for its end. Raises ChildFailed for anything but a result or a naru error."""
+        """Waits for its end. Raises VictimFailed for anything but a result or a naru error."""
         data = bytearray()
         while select.select([self._pipe], [], [], self._timeout_s + 5)[0]:
             chunk = os.read(self._pipe, 1 << 16)
@@ -117,10 +100,10 @@ class Child:
         status = self.wait()
         self.close()
         if not data:
-            raise ChildFailed(f"{self.name}: ended with {status} and no word (a hang, or a crash)")
+            raise VictimFailed(f"{self.name}: ended with {status} and no word (a hang, or a crash)")
         answer = pickle.loads(bytes(data))
         if isinstance(answer, str):
-            raise ChildFailed(f"{self.name}:\n{answer}")
+            raise VictimFailed(f"{self.name}:\n{answer}")
         return Outcome(*answer)
 
     def close(self) -> None:
@@ -132,17 +115,17 @@ class Child:
             os.close(self._pipe)
             self._pipe = -1
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Victim:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
 
-def in_child(function: Callable[..., Any], *arguments: Any, timeout_s: float = 5.0) -> Outcome:
-    """Runs the function in a child to its end."""
-    with Child(function, *arguments, timeout_s=timeout_s) as child:
-        return child.outcome()
+def run_victim(function: Callable[..., Any], *arguments: Any, timeout_s: float = 5.0) -> Outcome:
+    """Runs the function in a victim to its end."""
+    with Victim(function, *arguments, timeout_s=timeout_s) as victim:
+        return victim.outcome()
 
 
 def _run(
@@ -162,7 +145,7 @@ def _run(
 
 
 def _observe(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    before, peak = descriptors(), _resident_bytes()
+    before, resident = open_fds(), resident_bytes()
     value = error = None
     try:
         value = function(*arguments)
@@ -172,13 +155,8 @@ def _observe(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     except BaseException:
         return traceback.format_exc()
     gc.collect()
-    after = descriptors()
+    after = open_fds()
     leaked = [f"{fd}: {after[fd]}" for fd in after if after[fd] != before.get(fd)]
-    return value, error, leaked, max(0, peak_bytes() - peak)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return value, error, leaked, max(0, peak - resident)
 
-
-def _resident_bytes() -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        match = re.search(r"VmRSS:\s+([0-9]+) kB", file.read())
-    assert match
-    return int(match[1]) * 1024

@@ -1,0 +1,105 @@
+"""What is sent in a benchmark, and how the receiver knows that it is what came.
+
+Messages go in blocks of up to 64. Each begins with its place in the block; the last one is a marker
+that begins with the number of the block, so a message too many or too few shifts every later marker.
+In every block one more message, another one each time, is compared byte by byte. So a loss, a
+repetition or a tear cannot pass for a result, at a cost of a few nanoseconds a message.
+Must not know: transports, clocks.
+Joins: `loops` takes blocks from here and asks `check_*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from naru.errors import CorruptedError
+
+__all__ = ["Payloads"]
+
+BLOCK = 64
+BLOCK_BYTES = 4 << 20
+FRESH_LIMIT_BYTES = 4096
+HEADER_BYTES = 8
+MARKER = 1 << 32
+
+_PATTERN = bytes((7 * i + i // 256) % 256 for i in range(65536 + BLOCK))
+
+
+class Payloads:
+    """The messages of one size; both sides make the same ones."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.block_length = max(1, min(BLOCK, BLOCK_BYTES // size_bytes))
+        self.block: list[bytes | bytearray] = [
+            self._make(place, place) for place in range(self.block_length)
+        ]
+        self._marker = bytearray(self._make(MARKER, self.block_length - 1))
+
+    def _make(self, number: int, place: int) -> bytes:
+        header = number.to_bytes(HEADER_BYTES, "little")
+        left = max(0, self.size_bytes - HEADER_BYTES)
+        body = _PATTERN[place : place + min(left, 65536)]
+        repeats = -(-left // 65536) if left else 0
+        return (header + (body * repeats)[:left])[: self.size_bytes]
+
+    def marker(self, number: int) -> bytes | bytearray:
+        """The last message of block `number`. Large ones are one buffer, overwritten each time."""
+        header = (MARKER + number).to_bytes(HEADER_BYTES, "little")
+        fits = min(HEADER_BYTES, self.size_bytes)
+        self._marker[:fits] = header[:fits]
+        return bytes(self._marker) if self.size_bytes <= FRESH_LIMIT_BYTES else self._marker
+
+    def last_block(self, number: int, length: int) -> list[bytes | bytearray]:
+        """A block that is cut short; its last message is a marker, too."""
+        return [*self.block[: length - 1], self.marker(number)]
+
+    def sample_place(self, number: int) -> int:
+        """Which message of block `number` is compared byte by byte; no marker."""
+        return number * 7 % max(1, self.block_length - 1)
+
+    # ---- checks ----
+
+    def check(self, message: Any, place: int) -> None:
+        """Compares every byte with the message of that place in a block."""
+        if message != self.block[place]:
+            self._fail(message, f"message {place} of a block")
+
+    def check_marker(self, message: Any, number: int) -> None:
+        """Compares every byte with the marker of block `number`."""
+        if message != self.marker(number):
+            self._fail(message, f"the marker of block {number}")
+
+    def check_at(self, message: Any, position: int, count: int) -> None:
+        """Compares every byte with message `position` of a stream of `count`."""
+        number, place = divmod(position, self.block_length)
+        if place == self.block_length - 1 or position == count - 1:
+            self.check_marker(message, number)
+        else:
+            self.check(message, place)
+
+    def check_batch(self, batch: Sequence[Any], position: int, count: int) -> None:
+        """Checks the markers of a batch that begins at `position`, and its first message."""
+        if position + len(batch) > count:
+            raise CorruptedError(f"more than the {count} messages that were sent have come")
+        self.check_at(batch[0], position, count)
+        first = self.block_length - 1 - position % self.block_length
+        for at in range(first, len(batch), self.block_length):
+            self.check_marker(batch[at], (position + at) // self.block_length)
+
+    def is_one(self, message: Any) -> bool:
+        """Could this message be of the stream? For a way that may lose some."""
+        place = int.from_bytes(message[:HEADER_BYTES], "little")
+        if len(message) != self.size_bytes:
+            return False
+        if self.size_bytes < HEADER_BYTES or place >= self.block_length:
+            return True  # a marker, or too small to tell
+        return bool(message == self.block[place])
+
+    def _fail(self, message: Any, wanted: str) -> None:
+        came = bytes(message[:16])
+        raise CorruptedError(
+            f"{wanted} was to come, {len(message)} bytes came that begin with {came!r}: a message "
+            "was lost, repeated or torn"
+        )
