@@ -138,11 +138,13 @@ static void lie(struct game *game, enum step step, struct fuzz_input *input)
 
 static void play(struct game *game, enum step step, struct fuzz_input *input)
 {
+    uint32_t size;
     int end;
 
     switch (step) {
     case STEP_PUT:
-        put(game, (uint32_t)fuzz_take(input, 2) % 4200, (uint32_t)fuzz_take(input, 1) & 0x1f);
+        size = (uint32_t)fuzz_take(input, 2) % 4200;
+        put(game, size, (uint32_t)fuzz_take(input, 1) & 0x1f);
         break;
     case STEP_PUBLISH:
         publish(game);

@@ -488,30 +488,34 @@ static void lies_about_records(void)
 
 static _Atomic bool flipping;
 static struct guarded_ring battlefield;
-static struct nr_ring *_Atomic victims[2]; /* to lie close to their truth */
+static struct nr_ring victims[2]; /* consumer and producer; the liar stays close to their truth */
 
 /* Every word, one after the other, to something silly and back. */
-static void flip_nonsense(uint64_t dice, uint64_t own)
+static void flip_nonsense(uint64_t dice)
 {
     struct nr_ring_control *control = battlefield.control;
     unsigned kind = dice >> 8 & 255, other = dice >> 16 & 255;
 
-    atomic_store(&control->tail, hostile_position(kind, own, battlefield.capacity));
-    atomic_store(&control->head, hostile_position(other, own, battlefield.capacity));
+    atomic_store(&control->tail, hostile_position(kind, nr_ring_position(&victims[0]), battlefield.capacity));
+    atomic_store(&control->head, hostile_position(other, nr_ring_position(&victims[1]), battlefield.capacity));
     atomic_store(&control->consumer_sleeps, (uint32_t)dice);
     atomic_store(&control->producer_wants, dice);
 }
 
 /* Words that make sense, so that the victim gets as far as the records, and then the headers that
  * it is about to read, back and forth. */
-static void flip_headers(uint64_t dice, uint64_t own)
+static void flip_headers(uint64_t dice)
 {
-    atomic_store(&battlefield.control->tail, own + battlefield.capacity / 2);
-    atomic_store(&battlefield.control->head, own - battlefield.capacity / 2);
     for (unsigned i = 0; i < 64; i++) {
-        uint64_t place = (own + (dice >> i & 15) * 8) % battlefield.capacity;
+        uint64_t own = nr_ring_position(&victims[0]);
+        uint64_t place = (own + (dice >> i & 3) * 16) % battlefield.capacity;
         uint64_t good = 8, evil = hostile_length(dice >> 8, battlefield.capacity);
 
+        if (i % 8 == 0) {
+            atomic_store(&battlefield.control->tail, own + battlefield.capacity / 2);
+            atomic_store(&battlefield.control->head,
+                         nr_ring_position(&victims[1]) - battlefield.capacity / 2);
+        }
         if (dice & 1 << 30)
             evil |= (dice >> 32 & 0xff) << (32 + (dice & 24));
         atomic_store((_Atomic uint64_t *)(battlefield.data + place), good);
@@ -527,49 +531,51 @@ static void *flip_words(void *unused)
     (void)unused;
     while (atomic_load_explicit(&flipping, memory_order_relaxed)) {
         uint64_t dice = ledger_random(&random);
-        uint64_t own = nr_ring_position(atomic_load(&victims[dice >> 7 & 1]));
 
         if (dice % 8 == 0)
-            flip_nonsense(dice, own);
+            flip_nonsense(dice);
         else
-            flip_headers(dice, own);
+            flip_headers(dice);
     }
     return NULL;
 }
 
+/* On -EBADMSG an end detaches; the next victim attaches where that one had come to. */
+static void detach(struct nr_ring *ring)
+{
+    *ring = guarded_open(&battlefield, nr_ring_position(ring) + 8);
+}
+
 static void words_change_between_check_and_use(void)
 {
-    uint64_t until = nr_os_now_ns() + (uint64_t)(flip_s * 1e9);
-    uint64_t taken = 0, written = 0, corrupt[2] = {0, 0};
-    struct nr_ring consumer, producer;
+    const uint64_t half_ns = (uint64_t)(flip_s * 5e8), begun = nr_os_now_ns();
+    uint64_t taken = 0, written = 0, corrupt[2] = {0, 0}, round = 0;
     pthread_t flipper;
+    int end;
 
     check_watch((unsigned)flip_s + 60);
     battlefield = guarded_ring(2 * PAGE);
-    consumer = guarded_open(&battlefield, 0);
-    producer = guarded_open(&battlefield, 0);
-    victims[0] = &consumer;
-    victims[1] = &producer;
+    victims[0] = victims[1] = guarded_open(&battlefield, 0);
     flipping = true;
     nr_crashpoint_arm("0:jitter"); /* more time between check and use */
     REQUIRE(pthread_create(&flipper, NULL, flip_words, NULL) == 0);
-    for (uint64_t round = 0; nr_os_now_ns() < until; round++) {
-        int end;
-
-        taken += drive_consumer(&consumer, &end);
-        if (end == -EBADMSG) { /* detach; the next victim attaches where it likes */
+    for (; nr_os_now_ns() < begun + half_ns; round++) {
+        taken += drive_consumer(&victims[0], &end);
+        if (end == -EBADMSG) {
             corrupt[0]++;
-            consumer = guarded_open(&battlefield, nr_ring_position(&consumer));
+            detach(&victims[0]);
         }
-        written += drive_producer(&producer, round * 8 % 300, &end);
+        if (round % 64 == 0)
+            (void)nr_ring_consumer_falls_asleep(&victims[0]);
+    }
+    for (; nr_os_now_ns() < begun + 2 * half_ns; round++) {
+        written += drive_producer(&victims[1], round * 8 % 300, &end);
         if (end == -EBADMSG) {
             corrupt[1]++;
-            producer = guarded_open(&battlefield, nr_ring_position(&producer));
+            detach(&victims[1]);
         }
-        if (round % 64 == 0) {
-            (void)nr_ring_consumer_falls_asleep(&consumer);
-            (void)nr_ring_producer_falls_asleep(&producer, 64);
-        }
+        if (round % 64 == 0)
+            (void)nr_ring_producer_falls_asleep(&victims[1], 64);
     }
     atomic_store(&flipping, false);
     pthread_join(flipper, NULL);

@@ -44,7 +44,7 @@ static int look_at_lifeline(struct nr_shm *shm)
 {
     int events = nr_os_poll_now(shm->fds.lifeline, POLLRDHUP);
 
-    shm->suspicious = false;
+    shm->suspicious = events != 0; /* the dead stay dead: no later send may slip by */
     shm->next_look_ns = nr_os_coarse_now_ns() + LOOK_NS;
     return events ? -EPIPE : 0;
 }

@@ -259,6 +259,10 @@ static ssize_t read_some(struct nr_stream *s, uint8_t *to, size_t size)
     switch (s->settings.kind) {
     case NR_STREAM_PIPE:
         got = nr_os_read(s->in, to, size);
+        /* A FIFO has no end before its first writer (no event), nor when one came and left since
+         * the read (POLLIN): poll(2). */
+        if (got == 0 && nr_os_poll_now(s->in, POLLIN) != POLLHUP)
+            got = -EAGAIN;
         break;
     case NR_STREAM_TCP:
         got = nr_os_receive(s->in, to, size, MSG_DONTWAIT);

@@ -14,11 +14,13 @@ import mmap
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 __all__ = [
-    "CHANNEL", "FDS_SHIFT", "FIRST", "MORE", "PAGE", "SENDER", "SKIP", "Memory", "RawClient",
-    "RawServer", "hello", "receive_with_fds", "send_with_fds",
+    "BYE", "CHANNEL", "FDS_SHIFT", "FIRST", "HEARTBEAT", "MORE", "PAGE", "SEALS", "SEAL_GROW",
+    "SEAL_SEAL", "SEAL_SHRINK", "SEAL_WRITE", "SENDER", "SKIP", "Memory", "RawClient", "RawServer",
+    "connected", "hello", "receive_with_fds", "send_with_fds",
 ]  # fmt: skip
 
 PAGE = 4096
@@ -54,6 +56,23 @@ def receive_with_fds(sock: socket.socket, size: int = 1 << 16) -> tuple[bytes, l
     for _, _, payload in ancillary:
         fds.frombytes(payload)
     return data, list(fds)
+
+
+def connected(path: str, kind: int, timeout_s: float = 5.0) -> socket.socket:
+    """A connection to whoever listens at the path, or will in a moment."""
+    sock = socket.socket(socket.AF_UNIX, kind)
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            sock.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > deadline_s:
+                sock.close()
+                raise
+            time.sleep(0.002)
+            continue
+        sock.settimeout(timeout_s)
+        return sock
 
 
 class Memory:
@@ -206,9 +225,7 @@ class RawClient:
     """
 
     def __init__(self, path: str, kind: int = CHANNEL, timeout_s: float = 5.0) -> None:
-        self.lifeline = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.lifeline.settimeout(timeout_s)
-        self.lifeline.connect(path)
+        self.lifeline = connected(path, socket.SOCK_SEQPACKET, timeout_s)
         self.lifeline.send(hello(kind))
         self.answer, fds = receive_with_fds(self.lifeline)
         assert len(fds) == (5 if kind == CHANNEL else 3), (self.answer, fds)

@@ -1,6 +1,12 @@
 # What the sibling extension modules may use of an endpoint.
 from naru._native.core cimport nr_direction, nr_endpoint, uint64_t
 
+cdef extern from "recycling.h":
+    cdef struct nr_recycled:
+        pass
+    object nr_recycle_bytes(nr_recycled *, const void *data, Py_ssize_t size)
+    void nr_recycle_clear(nr_recycled *)
+
 cdef uint64_t deadline_of(object timeout_s) except? 0
 
 cdef class Endpoint:
@@ -15,6 +21,7 @@ cdef class Endpoint:
     cdef int borrowed          # a lease is open (1), or bytes are pending (2)
     cdef int reserved          # a reservation is open
     cdef bint receives
+    cdef nr_recycled recycled
     cdef object __weakref__
 
     cdef int check_receivable(self) except -1

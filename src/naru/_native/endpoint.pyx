@@ -85,6 +85,7 @@ cdef class Endpoint:
                 with nogil:
                     nr_endpoint_finish_close(self.core)
         self.pending = None
+        nr_recycle_clear(&self.recycled)
         if self.place is not None:
             place, self.place = self.place, None
             place.close()
@@ -122,6 +123,7 @@ cdef class Endpoint:
                 warnings.warn(str(error), ResourceWarning, source=self)
 
     def __dealloc__(self):
+        nr_recycle_clear(&self.recycled)
         if self.core != &nr_endpoint_nobody:
             if nr_endpoint_begin_close(self.core):
                 nr_endpoint_finish_close(self.core)

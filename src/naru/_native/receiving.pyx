@@ -9,7 +9,7 @@ from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy
 
 from naru._native.core cimport *
-from naru._native.endpoint cimport Endpoint
+from naru._native.endpoint cimport Endpoint, nr_recycle_bytes
 from naru._native.views cimport Batch, Lease
 from naru._native.waiting cimport finish_receive, next_message, step_door
 
@@ -27,7 +27,7 @@ cdef inline object as_bytes(Endpoint end, nr_message *message):
         made = <object><PyObject *>message.owner
         Py_DECREF(made)  # the reference that C held
         return made
-    made = PyBytes_FromStringAndSize(<const char *>message.data, <Py_ssize_t>message.size)
+    made = nr_recycle_bytes(&end.recycled, message.data, <Py_ssize_t>message.size)
     nr_endpoint_release(end.core)
     return made
 

@@ -38,6 +38,11 @@ cdef class View:
     cdef Py_ssize_t shape[1]
 
 
+cdef class BatchIterator:
+    cdef Batch batch
+    cdef Py_ssize_t next
+
+
 cdef class Reservation(Holder):
     cdef Py_ssize_t size
     cdef uint8_t *data

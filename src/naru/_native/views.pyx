@@ -8,6 +8,7 @@ mapped and unused by the ring until that view is gone, so it never shows another
 faults. What is asked of a holder or view after the block raises ValueError.
 """
 cimport cython
+from cpython.long cimport PyLong_AsSsize_t
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -18,6 +19,9 @@ from libc.string cimport memcmp
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint
 from naru._native.waiting cimport next_message, reserve_place
+
+cdef extern from "Python.h":
+    bint PyLong_CheckExact(object)
 
 cdef extern from *:
     """
@@ -103,6 +107,8 @@ cdef void end_borrowing(Holder holder) noexcept:
 cdef int enter_once(Holder holder) except -1:
     if holder.state != 0:
         raise ValueError("a lease or reservation is for one `with` block")
+    if holder.end is None:
+        raise TypeError("made by lease(), lease_many() and reserve() only")
     return 0
 
 
@@ -164,6 +170,9 @@ cdef class View:
     `numpy.frombuffer(view, dtype)` look at it in place.
     """
 
+    def __init__(self):
+        raise TypeError("views come from the batch of receiver.lease_many()")
+
     def __len__(self):
         return self.size
 
@@ -171,6 +180,10 @@ cdef class View:
         cdef Py_ssize_t i, start, stop, step
         if self.batch.state != 1:
             raise ValueError("the batch is over")
+        if PyLong_CheckExact(index):
+            i = PyLong_AsSsize_t(index)
+            if 0 <= i < self.size:
+                return self.data[i]
         if isinstance(index, slice):
             start, stop, step = index.indices(self.size)
             if step == 1:
@@ -210,6 +223,31 @@ cdef class View:
 
     def __releasebuffer__(self, Py_buffer *buffer):
         self.batch.count_down()
+
+
+cdef inline View view_of(Batch batch, Py_ssize_t index):
+    cdef View view = View.__new__(View)
+    view.batch = batch
+    view.data = <const uint8_t *>batch.messages[index].iov_base
+    view.size = batch.messages[index].iov_len
+    return view
+
+
+@cython.final
+@cython.no_gc
+cdef class BatchIterator:
+    """Without it, Python would index, with a number object for each view."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.batch.state != 1:
+            raise ValueError("the batch is over")
+        if self.next >= self.batch.count:
+            raise StopIteration
+        self.next += 1
+        return view_of(self.batch, self.next - 1)
 
 
 @cython.final
@@ -274,18 +312,18 @@ cdef class Batch(Holder):
         return self.count
 
     def __getitem__(self, Py_ssize_t index):
-        cdef View view
         if self.state != 1:
             raise ValueError("the batch is over")
         if index < 0:
             index += self.count
         if index < 0 or index >= self.count:
             raise IndexError("batch index out of range")
-        view = View.__new__(View)
-        view.batch = self
-        view.data = <const uint8_t *>self.messages[index].iov_base
-        view.size = self.messages[index].iov_len
-        return view
+        return view_of(self, index)
+
+    def __iter__(self):
+        cdef BatchIterator iterator = BatchIterator.__new__(BatchIterator)
+        iterator.batch = self
+        return iterator
 
     def array(self, dtype="u1"):
         """All messages as one read-only numpy array, without a copy.

@@ -101,15 +101,18 @@ def _be_side(
     """The child; it never returns into the host's program."""
     answer: dict[str, Any]
     try:
-        if job["cores"]:
-            os.sched_setaffinity(0, {job["cores"][side]})
-        answer = run_side(place, side, job, meeting)
-    except BaseException as error:  # reported to the host, which has it printed
-        answer = _answer_error(error)
-    with open(report_fd, "wb") as report:
-        report.write(json.dumps(answer).encode())
-    # Not sys.exit: the host's exit handlers and buffers are not this process's.
-    os._exit(0)
+        try:
+            if job["cores"]:
+                os.sched_setaffinity(0, {job["cores"][side]})
+            answer = run_side(place, side, job, meeting)
+        except BaseException as error:  # reported to the host, which has it printed
+            answer = _answer_error(error)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # every name is given up by now
+        with open(report_fd, "wb") as report:
+            report.write(json.dumps(answer).encode())
+    finally:
+        # Not sys.exit: the host's exit handlers and buffers are not this process's.
+        os._exit(0)
 
 
 def _collect(

@@ -2,8 +2,8 @@
 
 Messages go in blocks of up to 64. Each begins with its place in the block; the last one is a marker
 that begins with the number of the block, so a message too many or too few shifts every later marker.
-In every block one more message, another one each time, is compared byte by byte. So a loss, a
-repetition or a tear cannot pass for a result, at a cost of a few nanoseconds a message.
+In every block one more message, another one each time, is compared. So a loss, a repetition or a tear
+cannot pass for a result, at a cost of a few nanoseconds a message.
 Must not know: transports, clocks.
 Joins: `loops` takes blocks from here and asks `check_*`.
 """
@@ -19,11 +19,14 @@ __all__ = ["Payloads"]
 
 BLOCK = 64
 BLOCK_BYTES = 4 << 20
-FRESH_LIMIT_BYTES = 4096
 HEADER_BYTES = 8
 MARKER = 1 << 32
 
-_PATTERN = bytes((7 * i + i // 256) % 256 for i in range(65536 + BLOCK))
+COMPARED_BYTES = 4096
+"""Of each end of a large message: comparing all of it would be measured, too."""
+
+_CYCLE_BYTES = 65536
+_PATTERN = bytes((7 * i + i // 256) % 256 for i in range(_CYCLE_BYTES + BLOCK))
 
 
 class Payloads:
@@ -35,44 +38,54 @@ class Payloads:
         self.block: list[bytes | bytearray] = [
             self._make(place, place) for place in range(self.block_length)
         ]
+        self._ends = [(message[:COMPARED_BYTES], self._tail(message)) for message in self.block]
         self._marker = bytearray(self._make(MARKER, self.block_length - 1))
 
     def _make(self, number: int, place: int) -> bytes:
         header = number.to_bytes(HEADER_BYTES, "little")
         left = max(0, self.size_bytes - HEADER_BYTES)
-        body = _PATTERN[place : place + min(left, 65536)]
-        repeats = -(-left // 65536) if left else 0
-        return (header + (body * repeats)[:left])[: self.size_bytes]
+        body = _PATTERN[place : place + _CYCLE_BYTES]
+        return (header + (body * (left // _CYCLE_BYTES + 1))[:left])[: self.size_bytes]
+
+    def _tail(self, message: Any) -> Any:
+        """Of a large message; the head covers a small one."""
+        return message[self.size_bytes - COMPARED_BYTES :] if self._is_large else b""
+
+    @property
+    def _is_large(self) -> bool:
+        return self.size_bytes > COMPARED_BYTES
 
     def marker(self, number: int) -> bytes | bytearray:
         """The last message of block `number`. Large ones are one buffer, overwritten each time."""
         header = (MARKER + number).to_bytes(HEADER_BYTES, "little")
         fits = min(HEADER_BYTES, self.size_bytes)
         self._marker[:fits] = header[:fits]
-        return bytes(self._marker) if self.size_bytes <= FRESH_LIMIT_BYTES else self._marker
+        return self._marker if self._is_large else bytes(self._marker)
 
     def last_block(self, number: int, length: int) -> list[bytes | bytearray]:
         """A block that is cut short; its last message is a marker, too."""
         return [*self.block[: length - 1], self.marker(number)]
 
     def sample_place(self, number: int) -> int:
-        """Which message of block `number` is compared byte by byte; no marker."""
+        """Which message of block `number` is compared; no marker."""
         return number * 7 % max(1, self.block_length - 1)
 
     # ---- checks ----
 
     def check(self, message: Any, place: int) -> None:
-        """Compares every byte with the message of that place in a block."""
-        if message != self.block[place]:
+        """Compares with the message of that place in a block."""
+        head, tail = self._ends[place]
+        if not self._agrees(message, head, tail):
             self._fail(message, f"message {place} of a block")
 
     def check_marker(self, message: Any, number: int) -> None:
-        """Compares every byte with the marker of block `number`."""
-        if message != self.marker(number):
+        """Compares with the marker of block `number`."""
+        marker = self.marker(number)
+        if not self._agrees(message, marker[:COMPARED_BYTES], self._tail(marker)):
             self._fail(message, f"the marker of block {number}")
 
     def check_at(self, message: Any, position: int, count: int) -> None:
-        """Compares every byte with message `position` of a stream of `count`."""
+        """Compares with message `position` of a stream of `count`."""
         number, place = divmod(position, self.block_length)
         if place == self.block_length - 1 or position == count - 1:
             self.check_marker(message, number)
@@ -88,14 +101,20 @@ class Payloads:
         for at in range(first, len(batch), self.block_length):
             self.check_marker(batch[at], (position + at) // self.block_length)
 
-    def is_one(self, message: Any) -> bool:
+    def is_one(self, message: bytes) -> bool:
         """Could this message be of the stream? For a way that may lose some."""
-        place = int.from_bytes(message[:HEADER_BYTES], "little")
         if len(message) != self.size_bytes:
             return False
+        place = int.from_bytes(message[:HEADER_BYTES], "little")
         if self.size_bytes < HEADER_BYTES or place >= self.block_length:
-            return True  # a marker, or too small to tell
-        return bool(message == self.block[place])
+            return True  # too small to tell, or a marker
+        return message == self.block[place]
+
+    def _agrees(self, message: Any, head: Any, tail: Any) -> bool:
+        # Slices of a View are bytes; comparing a View itself goes byte by byte.
+        if len(message) != self.size_bytes or message[:COMPARED_BYTES] != head:
+            return False
+        return not self._is_large or self._tail(message) == tail
 
     def _fail(self, message: Any, wanted: str) -> None:
         came = bytes(message[:16])

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
-
-from typing_extensions import Buffer
+from typing import Any, Protocol, Self, TypeAlias
 
 __all__ = ["AnyChannel", "AnyListener", "AnyReceiver", "AnySender", "TransportUnderTest"]
+
+Buffer: TypeAlias = Any
+"""Any contiguous buffer: bytes, bytearray, memoryview, array.array, a numpy array."""
 
 
 class AnyEnd(Protocol):
@@ -84,8 +85,8 @@ class TransportUnderTest:
     """One shape of one transport: how to make its ends, and what they promise.
 
     Give `make_channel_pair` for conversations, or `make_receiver` and `make_sender` for a one-way
-    queue, or all three; `make_listener` and `make_connection` besides for conversations by name.
-    Each call makes something fresh; the checks close it.
+    queue (a shape each: one TransportUnderTest each); `make_listener` and `make_connection` besides
+    for conversations by name. Each call makes something fresh; the checks close it.
 
     A trait is a promise. What is promised is checked; what is not promised is checked to be refused
     with UnsupportedError where there is a verb for it, and otherwise not looked at.

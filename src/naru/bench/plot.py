@@ -1,0 +1,299 @@
+"""The chart of a report, as PNG or SVG, for people.
+
+Holds: which panel shows what, colours that the colour-blind tell apart (Okabe and Ito 2008), labels
+at the lines themselves. Several sizes: throughput against size and round trips against size, on log
+axes. One size: a row of dots for each way, and the spread of round trips.
+Must not know: how anything was measured. matplotlib is imported when a chart is drawn.
+Joins: the command calls `check_plot_path` before it measures and `write_plot` after.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from naru.bench.files import write_whole
+from naru.bench.plan import SEED_C_MS, SEED_SIZE_BYTES, show_size
+from naru.bench.result import Record, Report
+from naru.errors import UnsupportedError
+
+__all__ = ["check_plot_path", "spread_out", "write_plot"]
+
+KINDS = (".png", ".svg")
+
+_COLOURS = {
+    "shm": "#0072B2", "pipe": "#E69F00", "unix": "#009E73", "fifo": "#CC79A7", "mq": "#D55E00",
+    "tcp": "#56B4E9", "udp": "#8C6BB1",
+}  # fmt: skip
+_NAIVE_COLOUR = "#777777"
+_INK, _FAINT = "#222222", "#D8D8D8"
+_MARKS = {"message": "o", "batch": "s", "in-place": "^"}
+_TITLES = {
+    "message": "one by one",
+    "batch": "batches of 64",
+    "in-place": "taken in place",
+}
+_PERCENTILES = ((0.5, "o", "p50"), (0.99, "D", "p99"), (0.999, "|", "p99.9"))
+
+
+def check_plot_path(path: str) -> None:
+    """Refuses before anything is measured.
+
+    Raises: ValueError for another kind of file, UnsupportedError without matplotlib.
+    """
+    if Path(path).suffix.lower() not in KINDS:
+        raise ValueError(f"--plot writes .png and .svg, not {path!r}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UnsupportedError("--plot needs matplotlib: pip install 'naru-ipc[plot]'")
+
+
+def write_plot(report: Report, path: str) -> None:
+    """Draws and writes, whole or not at all. Raises: OSError, UnsupportedError."""
+    check_plot_path(path)
+    from matplotlib import rc_context
+
+    with rc_context(_look()):
+        figure = _draw(report)
+        data = io.BytesIO()
+        figure.savefig(data, format=Path(path).suffix.lower()[1:], dpi=160)
+    write_whole(path, data.getvalue())
+
+
+def _look() -> dict[str, Any]:
+    return {
+        "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
+        "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+        "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK,
+        "xtick.color": _INK, "ytick.color": _INK, "axes.grid": True, "grid.color": _FAINT,
+        "grid.linewidth": 0.6, "axes.axisbelow": True, "svg.fonttype": "none",
+        "lines.linewidth": 1.8, "lines.markersize": 5,
+    }  # fmt: skip
+
+
+Panel = Callable[[Any], None]
+
+
+def _draw(report: Report) -> Any:
+    from matplotlib.figure import Figure
+
+    panels = _panels(report)
+    rows = max(len({record.contender.name for record in report.records}), 3)
+    several = len(report.sizes_bytes) > 1
+    height = 5.4 if several else 2.2 + 0.42 * rows
+    figure = Figure(figsize=(max(8.5, 5.2 * len(panels)), height), layout="constrained")
+    figure.set_facecolor("white")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1), w_pad=0.15, h_pad=0.12)  # type: ignore[union-attr]
+    figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=13, fontweight="bold")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        panel(axes)
+    figure.supxlabel(_small_print(report), x=0.01, ha="left", fontsize=8, color="#555555")
+    return figure
+
+
+def _panels(report: Report) -> list[Panel]:
+    several = len(report.sizes_bytes) > 1
+    one_way = [record for record in report.records if not record.distribution()]
+    trips = [record for record in report.records if record.distribution()]
+    panels: list[Panel] = []
+    if several:
+        for mode in _MARKS:
+            of_mode = [record for record in one_way if record.mode == mode]
+            if of_mode:
+                panels.append(lambda axes, of=of_mode, mode=mode: _throughput(axes, of, mode))
+        if trips:
+            panels.append(lambda axes: _trips_by_size(axes, trips))
+    elif one_way:
+        panels.append(lambda axes: _dots(axes, one_way))
+    if trips:
+        size_bytes = _size_nearest(report.sizes_bytes, SEED_SIZE_BYTES)
+        of_size = [record for record in trips if record.size_bytes == size_bytes]
+        panels.append(lambda axes: _percentiles(axes, of_size))
+    return panels or [lambda axes: axes.set_title("nothing could be measured")]
+
+
+def _size_nearest(sizes_bytes: Sequence[int], wanted: int) -> int:
+    return min(sizes_bytes, key=lambda size: abs(size - wanted))
+
+
+# ---- several sizes: lines ----
+
+
+def _throughput(axes: Any, records: Sequence[Record], mode: str) -> None:
+    axes.set_title(f"{_TITLES[mode]}: throughput")
+    _lines(axes, records, lambda record: record.bytes_per_s / 1e9)
+    axes.set_ylabel("GB/s")
+
+
+def _trips_by_size(axes: Any, records: Sequence[Record]) -> None:
+    axes.set_title("round trip: median")
+    _lines(axes, records, lambda record: record.trip_ns(0.5).median / 1e3)
+    axes.set_ylabel("µs")
+
+
+def _lines(axes: Any, records: Sequence[Record], value: Callable[[Record], float]) -> None:
+    """One line a contender, log against log, named at its right end."""
+    ends: list[tuple[float, float, str, str]] = []
+    for name in dict.fromkeys(record.contender.name for record in records):
+        own = sorted(
+            (record for record in records if record.contender.name == name),
+            key=lambda record: record.size_bytes,
+        )
+        colour, naive = _colour(own[0]), own[0].contender.naive
+        xs, ys = [record.size_bytes for record in own], [value(record) for record in own]
+        axes.plot(xs, ys, color=colour, marker="o", linestyle="--" if naive else "-")
+        ends.append((xs[-1], ys[-1], name, colour))
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    _label_ends(axes, ends)
+    sizes = sorted({record.size_bytes for record in records})
+    shown = sizes[:: -(-len(sizes) // 7)]
+    axes.set_xticks(shown, [show_size(size) for size in shown])
+    axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_formatter(lambda number, _: f"{number:g}")
+    axes.set_xlabel("message size")
+
+
+def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names beside the last points, moved apart where they would overlap."""
+    from matplotlib.ticker import NullFormatter
+
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.transData.transform([(1, y) for y in axes.get_ylim()])[:, 1]
+    places = [
+        float(axes.transData.transform((x, y))[1] - low) / (high - low) for x, y, _, _ in ends
+    ]
+    right = max(x for x, _, _, _ in ends)
+    for (_, y, name, colour), place, moved in zip(ends, places, spread_out(places, 0.048), strict=True):
+        axes.annotate(
+            name, xy=(right, y), xycoords="data", xytext=(8, (moved - place) * 330),
+            textcoords="offset points", color=colour, va="center", fontweight="bold", fontsize=9,
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread_out(places: Sequence[float], gap: float) -> list[float]:
+    """Places in the same order, at least `gap` apart, moved as little as a simple sweep can."""
+    order = sorted(range(len(places)), key=lambda at: places[at])
+    moved = list(places)
+    for before, at in zip(order, order[1:], strict=False):
+        moved[at] = max(moved[at], moved[before] + gap)
+    shift = sum(moved[at] - places[at] for at in order) / max(1, len(order))
+    return [place - shift for place in moved]
+
+
+# ---- one size: rows of dots ----
+
+
+def _dots(axes: Any, records: Sequence[Record]) -> None:
+    """Messages a second of each contender, one mark a mode, with the least and the most."""
+    first = records[0]
+    size = show_size(first.size_bytes)
+    axes.set_title(f"one way, {size}: messages a second (more is better)")
+    names = _rows(records, lambda own: max(record.messages_per_s.median for record in own))
+    modes = [mode for mode in _MARKS if any(record.mode == mode for record in records)]
+    for record in records:
+        row = names.index(record.contender.name) + 0.16 * (1 - modes.index(record.mode))
+        rate, colour = record.messages_per_s, _colour(record)
+        axes.plot([rate.least, rate.most], [row, row], color=colour, linewidth=1.2, zorder=2)
+        axes.plot(rate.median, row, _MARKS[record.mode], color=colour, markersize=7, zorder=3)
+        if record.mode == modes[0]:
+            axes.annotate(
+                f"{_short(rate.median)}/s", (rate.median, row), xytext=(0, 8),
+                textcoords="offset points", ha="center", fontsize=8, color=colour,
+            )  # fmt: skip
+    seed = first.size_bytes == SEED_SIZE_BYTES
+    for name in names if seed else []:
+        if name in SEED_C_MS:
+            axes.plot(
+                1e9 / SEED_C_MS[name], names.index(name), "d", markerfacecolor="none",
+                markeredgecolor=_INK, markersize=8, zorder=2,
+            )  # fmt: skip
+    _finish_rows(axes, names, lambda number: f"{_short(number)}/s")
+    marks = [(_MARKS[mode], _TITLES[mode], _INK) for mode in modes]
+    _legend(axes, [*marks, *([("d", "the seed's C figure, another machine", "none")] * seed)])
+
+
+def _percentiles(axes: Any, records: Sequence[Record]) -> None:
+    """The middle, and how far the slow ones reach."""
+    axes.set_title(f"round trip, {show_size(records[0].size_bytes)} (less is better)")
+    names = _rows(records, lambda own: -own[0].trip_ns(0.5).median)
+    for record in records:
+        row, colour = names.index(record.contender.name), _colour(record)
+        us = [record.trip_ns(share).median / 1e3 for share, _, _ in _PERCENTILES]
+        axes.plot(us, [row] * len(us), color=colour, linewidth=1.2, zorder=2)
+        for (_, mark, _), value in zip(_PERCENTILES, us, strict=True):
+            axes.plot(value, row, mark, color=colour, markersize=8, markeredgewidth=2, zorder=3)
+        axes.annotate(
+            f"{us[0]:.3g} µs", (us[0], row), xytext=(0, 8), textcoords="offset points",
+            ha="center", fontsize=8, color=colour,
+        )  # fmt: skip
+    _finish_rows(axes, names, lambda number: f"{number:g} µs")
+    _legend(axes, [(mark, name, _INK) for _, mark, name in _PERCENTILES])
+
+
+def _rows(records: Sequence[Record], worth: Callable[[list[Record]], float]) -> list[str]:
+    """Names from the bottom to the top row: the best on top, plain Python below naru."""
+    by_name: dict[str, list[Record]] = {}
+    for record in records:
+        by_name.setdefault(record.contender.name, []).append(record)
+    return sorted(by_name, key=lambda name: (not by_name[name][0].contender.naive, worth(by_name[name])))
+
+
+def _finish_rows(axes: Any, names: Sequence[str], show: Callable[[float], str]) -> None:
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.3)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y", which="both")
+    axes.xaxis.set_major_formatter(lambda number, _: show(number))
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_color(_COLOURS.get(name.partition("?")[0], _NAIVE_COLOUR))
+        label.set_fontweight("bold")
+
+
+def _legend(axes: Any, marks: Sequence[tuple[str, str, str]]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle="none", marker=mark, color=_INK, label=text, markersize=7,
+               markerfacecolor=fill, markeredgewidth=1.5 if fill == "none" or mark == "|" else 1)
+        for mark, text, fill in marks
+    ]  # fmt: skip
+    axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0, -0.09), ncols=len(handles),
+        frameon=False, fontsize=8.5, handletextpad=0.3, columnspacing=1.4, borderaxespad=0,
+    )  # fmt: skip
+
+
+# ---- words ----
+
+
+def _colour(record: Record) -> str:
+    contender = record.contender
+    return _NAIVE_COLOUR if contender.naive else _COLOURS.get(contender.transport, _INK)
+
+
+def _short(number: float) -> str:
+    for unit, scale in (("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.3g} {unit}"
+    return f"{number:.3g}"
+
+
+def _headline(report: Report) -> str:
+    sizes = [show_size(size) for size in report.sizes_bytes]
+    shown = sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}" if sizes else "nothing"
+    return f"Messages between two processes, {shown}"
+
+
+def _small_print(report: Report) -> str:
+    machine = report.machine
+    cores = "not pinned" if report.cores is None else "cores {} and {}".format(*report.cores)
+    return (
+        f"{machine.cpu}, {machine.cores_online} CPUs{' (virtual)' if machine.virtual else ''}, "
+        f"{cores} · Linux {machine.kernel} · Python {machine.python} · naru {machine.naru} · "
+        f"{report.date[:10]} · median of {report.repeats} runs, lines from least to most"
+    )

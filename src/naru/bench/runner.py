@@ -1,0 +1,285 @@
+"""Runs a plan: trials, counts that fit the time, repeats in turn, records.
+
+Each repeat goes once through all jobs, so that a machine that becomes slower or quicker meanwhile
+does so for all of them. Must not know: how a run is made (host, in a process of its own), tables.
+Joins: the command calls `run_plan` with a Plan and gets a Report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from naru.bench.machine import choose_cores, core_groups, describe, measure_load
+from naru.bench.plan import RUN_OVERHEAD_S, Gap, Job, Plan, affordable_counts
+from naru.bench.result import SCHEMA, Pass, Record, Report
+from naru.errors import NaruError
+
+__all__ = ["Progress", "largest_messages", "pick_cores", "run_plan"]
+
+LEAST_LIMIT_S = 120.0
+LIMIT_PART = 20.0
+"""A run that takes so many times as long as predicted is stuck."""
+END_S = 5.0
+
+Progress = Callable[[float, str], None]
+"""Called with the share that is done (0 to 1) and what is being done."""
+
+
+def pick_cores(asked: tuple[int, int] | None) -> tuple[tuple[int, int] | None, list[str]]:
+    """The cores of sender and receiver, and what is to be said about them.
+
+    Raises: ValueError for cores that this process may not use.
+    """
+    allowed = os.sched_getaffinity(0)
+    if asked is None:
+        cores = choose_cores(sorted(allowed), core_groups())
+        note = "only one CPU is allowed here: the sides take turns on it, and are not pinned"
+        return cores, [] if cores else [note]
+    missing = sorted(set(asked) - allowed)
+    if missing:
+        shown = ",".join(str(cpu) for cpu in sorted(allowed))
+        raise ValueError(f"CPU {missing[0]} may not be used here; allowed are {shown}")
+    same = asked[0] == asked[1]
+    return asked, ["both sides are pinned to one core: they take turns on it"] if same else []
+
+
+def largest_messages() -> dict[str, int]:
+    """The largest message of each transport on this machine; one that it lacks is missing."""
+    from naru.transports import capabilities
+
+    found = {}
+    for row in capabilities():
+        with contextlib.suppress(NaruError):  # not there: its run says so
+            found[row.transport] = row.max_message_bytes()
+    return found
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    cores: tuple[int, int] | None,
+    wait: str = "adaptive",
+    notes: list[str] | None = None,
+    command: list[str] | None = None,
+    progress: Progress = lambda share, what: None,
+) -> Report:
+    """Runs all jobs of a plan; takes as long as they take.
+
+    Args:
+        cores: of sender and receiver; None: not pinned.
+        wait: the waiting mode of naru's ends (adaptive, spin, sleep).
+        notes: for the report, to which this adds.
+
+    Raises: KeyboardInterrupt, after its processes have ended. A job that fails becomes a Gap.
+    """
+    machine = describe()
+    said = list(notes or [])
+    warning = measure_load().warning
+    if warning:
+        said.append(warning)
+    with _Host() as host:
+        run = _Run(host, plan, cores, wait, progress)
+        run.go()
+    records = run.records
+    return Report(
+        schema=SCHEMA,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command or [],
+        machine=machine,
+        cores=list(cores) if cores else None,
+        wait=wait,
+        repeats=plan.repeats,
+        records=records,
+        gaps=[*plan.gaps, *run.gaps],
+        notes=[*said, *_lowered(records, plan.budget_s), *_losses(records)],
+    )
+
+
+def _lowered(records: list[Record], budget_s: float | None) -> list[str]:
+    lowered = [record for record in records if record.count < record.count_asked]
+    if not lowered:
+        return []
+    names = ", ".join(f"{r.contender.name} {r.mode} {r.count:,}" for r in lowered)
+    return [
+        f"fewer messages than asked, to end within {budget_s:.0f} s (times are scaled up): {names}"
+    ]
+
+
+def _losses(records: list[Record]) -> list[str]:
+    return [
+        f"{record.contender.name} {record.mode}: {record.lost_share:.1%} of the messages were lost; "
+        "figures are of those that came"
+        for record in records
+        if record.lost_share > 0
+    ]
+
+
+@dataclass
+class _Work:
+    """A job on its way through the repeats."""
+
+    job: Job
+    asked: int
+    ns_per_message: float = 1000.0
+    passes: list[Pass] = field(default_factory=list)
+    gap: Gap | None = None
+
+    @property
+    def predicted_s(self) -> float:
+        return self.job.count * self.ns_per_message / 1e9 + RUN_OVERHEAD_S
+
+    @property
+    def record(self) -> Record:
+        job = self.job
+        return Record(
+            job.contender, job.mode, job.size_bytes, job.count, self.asked, self.passes
+        )
+
+
+class _Run:
+    def __init__(
+        self, host: _Host, plan: Plan, cores: tuple[int, int] | None, wait: str, progress: Progress
+    ) -> None:
+        self._host, self._plan, self._cores = host, plan, cores
+        self._wait, self._progress = wait, progress
+        self._works = [_Work(job, job.count) for job in plan.jobs]
+
+    def go(self) -> None:
+        if self._plan.budget_s is not None:
+            self._try_out()
+            self._fit(self._plan.budget_s)
+        total_s = sum(work.predicted_s for work in self._works) * self._plan.repeats
+        done_s = 0.0
+        for repeat in range(self._plan.repeats):
+            for work in self._works:
+                what = f"{work.job.contender.name} {work.job.mode} {repeat + 1}/{self._plan.repeats}"
+                self._progress(done_s / total_s, what)
+                self._measure(work)
+                done_s += work.predicted_s
+        self._progress(1.0, "done")
+
+    def _try_out(self) -> None:
+        for work in self._works:
+            self._progress(0.0, f"trying {work.job.contender.name} {work.job.mode}")
+            found = self._ask(work, work.job.trial_count)
+            if found:
+                work.ns_per_message = found["seconds"] * 1e9 / work.job.trial_count
+
+    def _fit(self, budget_s: float) -> None:
+        works = [work for work in self._works if work.gap is None]
+        counts = affordable_counts(
+            [work.job for work in works],
+            [work.ns_per_message for work in works],
+            self._plan.repeats,
+            budget_s,
+        )
+        for work, count in zip(works, counts, strict=True):
+            work.job = replace(work.job, count=count)
+
+    def _measure(self, work: _Work) -> None:
+        if work.gap is not None:
+            return
+        found = self._ask(work, work.job.count)
+        if found:
+            work.passes.append(Pass(**found))
+
+    def _ask(self, work: _Work, count: int) -> dict[str, Any] | None:
+        job = work.job
+        answer = self._host.run(self._message(work, count))
+        if "error" not in answer:
+            return answer
+        failed = not answer["cannot"]
+        work.gap = Gap(job.contender.name, job.mode, job.size_bytes, answer["error"], failed)
+        return None
+
+    def _message(self, work: _Work, count: int) -> dict[str, Any]:
+        contender, job = work.job.contender, work.job
+        options = [contender.options] if contender.options else []
+        if self._wait != "adaptive" and "wait=" not in contender.options:
+            options.append(f"wait={self._wait}")
+        if contender.transport == "udp" and "heartbeat_s=" not in contender.options:
+            options.append("heartbeat_s=0")  # a side that is still preparing is no dead one
+        return {
+            "transport": contender.transport,
+            "options": "&".join(options),
+            "naive": contender.name if contender.naive else None,
+            "mode": job.mode,
+            "size_bytes": job.size_bytes,
+            "count": count,
+            "cores": self._cores,
+            "limit_s": max(LEAST_LIMIT_S, LIMIT_PART * work.predicted_s),
+        }
+
+    @property
+    def records(self) -> list[Record]:
+        return [work.record for work in self._works if work.gap is None]
+
+    @property
+    def gaps(self) -> list[Gap]:
+        return [work.gap for work in self._works if work.gap is not None]
+
+
+class _Host:
+    """The process of host.py: started here, ended here."""
+
+    def __enter__(self) -> _Host:
+        # The same modules as in this process, wherever they come from.
+        program = (
+            f"import sys; sys.path[:] = {sys.path!r}; from naru.bench.host import main; "
+            "sys.exit(main())"
+        )
+        # A session of its own: Ctrl-C is heard here, and here alone.
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        return self
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        stdin, stdout = self._pipes()
+        try:
+            stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.flush()
+            line = stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            code = self._process.wait()
+            raise NaruError(f"the measuring process ended (exit code {code})")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
+
+    def __exit__(self, *exc_info: object) -> None:
+        stdin, stdout = self._pipes()
+        try:
+            # The end of its input ends it, also in the middle of a run.
+            with contextlib.suppress(BrokenPipeError):
+                stdin.close()
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        except BaseException:  # Ctrl-C once more: at once, then
+            self._kill()
+            raise
+        finally:
+            stdout.close()
+
+    def _kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
