@@ -1,7 +1,9 @@
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
 
 #include "naru/os.h"
 
@@ -13,6 +15,16 @@ ssize_t nr_os_receive(int fd, void *buffer, size_t size, int flags)
         if (errno != EINTR)
             return -errno;
     return got;
+}
+
+ssize_t nr_os_send(int fd, const void *data, size_t size, int flags)
+{
+    ssize_t sent;
+
+    while ((sent = send(fd, data, size, flags | MSG_NOSIGNAL)) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return sent;
 }
 
 ssize_t nr_os_send_message(int fd, const struct msghdr *message, int flags)
@@ -48,6 +60,13 @@ int nr_os_socket_error(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
         return -errno;
     return -error;
+}
+
+int nr_os_tcp_unsent_bytes(int fd)
+{
+    int bytes = 0;
+
+    return ioctl(fd, SIOCOUTQNSD, &bytes) < 0 ? -errno : bytes;
 }
 
 int64_t nr_os_tcp_silence_ms(int fd)

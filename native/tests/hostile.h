@@ -20,7 +20,7 @@ HOSTILE_UNUSED uint64_t drive_consumer(struct nr_ring *ring, int *end)
 
     do {
         struct nr_record record;
-        const uint8_t *payload;
+        const uint8_t *payload = NULL;
 
         result = nr_ring_next(ring, &record, &payload);
         if (result != 1)
@@ -54,7 +54,7 @@ HOSTILE_UNUSED uint64_t drive_producer(struct nr_ring *ring, uint64_t size, int 
     int result;
 
     do {
-        uint8_t *place;
+        uint8_t *place = NULL;
 
         result = nr_ring_reserve(ring, size, &place);
         if (result != 0)

@@ -46,7 +46,7 @@ RINGS_UNUSED void close_both(struct both_ends *ends) { nr_segment_release(ends->
 /* The tests' own short verbs over the inline functions. */
 RINGS_UNUSED int ring_put(struct nr_ring *ring, const void *data, uint32_t size)
 {
-    uint8_t *place;
+    uint8_t *place = NULL;
     int result = nr_ring_reserve(ring, size, &place);
 
     if (result < 0)
@@ -62,7 +62,7 @@ RINGS_UNUSED int ring_put(struct nr_ring *ring, const void *data, uint32_t size)
 RINGS_UNUSED int64_t ring_get(struct nr_ring *ring, uint8_t *data, uint64_t limit)
 {
     struct nr_record record;
-    const uint8_t *payload;
+    const uint8_t *payload = NULL;
     int result = nr_ring_next(ring, &record, &payload);
 
     if (result < 0)

@@ -50,7 +50,7 @@ static void every_place_passes(void)
 static void record_across_the_end_is_contiguous(void)
 {
     struct both_ends ends = open_both(PAGE, PAGE - 16);
-    uint8_t *place;
+    uint8_t *place = NULL;
 
     REQUIRE(nr_ring_reserve(&ends.producer, 64, &place) == 0);
     CHECK(place == ends.producer.data + PAGE - 8);
@@ -72,7 +72,7 @@ static void ledger_is_perfect(uint64_t capacity, uint64_t first_position, int ro
         for (uint64_t n = dice % 8; n > 0; n--) {
             uint64_t before = sizes_random;
             uint32_t size = ledger_size(&sizes_random, 1000);
-            uint8_t *place;
+            uint8_t *place = NULL;
             int result = nr_ring_reserve(&ends.producer, size, &place);
 
             if (result == -EAGAIN) {
@@ -89,7 +89,7 @@ static void ledger_is_perfect(uint64_t capacity, uint64_t first_position, int ro
         nr_ring_publish(&ends.producer);
         for (uint64_t n = (dice >> 16) % 8; n > 0; n--) {
             struct nr_record record;
-            const uint8_t *payload;
+            const uint8_t *payload = NULL;
             int result = nr_ring_next(&ends.consumer, &record, &payload);
 
             if (result == -EAGAIN && CHECK_EQUAL(read, written))
@@ -141,7 +141,7 @@ static void full_and_empty(void)
 {
     struct both_ends ends = open_both(PAGE, 0);
     struct nr_record record;
-    const uint8_t *payload;
+    const uint8_t *payload = NULL;
     int records = 0;
 
     CHECK_EQUAL(nr_ring_next(&ends.consumer, &record, &payload), -EAGAIN);
@@ -167,7 +167,7 @@ static void full_and_empty(void)
 static void largest_record_fits_and_the_next_never(void)
 {
     struct both_ends ends = open_both(PAGE, 8 * 77);
-    uint8_t *place;
+    uint8_t *place = NULL;
 
     CHECK_EQUAL(nr_ring_max_record(&ends.producer), PAGE - 8);
     CHECK_EQUAL(nr_ring_reserve(&ends.producer, PAGE - 7, &place), -EMSGSIZE);
@@ -194,8 +194,8 @@ static void batch_is_invisible_until_published(void)
 {
     struct both_ends ends = open_both(PAGE, 0);
     struct nr_record record;
-    const uint8_t *payload;
-    uint8_t *place;
+    const uint8_t *payload = NULL;
+    uint8_t *place = NULL;
 
     for (uint32_t i = 0; i < 10; i++) {
         REQUIRE(nr_ring_reserve(&ends.producer, i, &place) == 0);
@@ -257,7 +257,7 @@ static void release_gives_back_everything_up_to_the_cursor(void)
 {
     struct both_ends ends = open_both(PAGE, 0);
     struct nr_record record;
-    const uint8_t *payload;
+    const uint8_t *payload = NULL;
 
     while (ring_put(&ends.producer, sent, 120) == 0)
         continue;
@@ -325,7 +325,7 @@ static void consumer_that_sleeps_on_a_record_wakes_the_producer(void)
 {
     struct both_ends ends = open_both(PAGE, 0);
     struct nr_record record;
-    const uint8_t *payload;
+    const uint8_t *payload = NULL;
 
     REQUIRE(ring_put(&ends.producer, sent, 192) == 0);
     REQUIRE(ring_put(&ends.producer, sent, PAGE - 200 - 8) == 0);

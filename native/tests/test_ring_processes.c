@@ -82,7 +82,7 @@ static bool put(struct wire *wire, uint64_t sequence, bool wait)
 {
     uint64_t sizes = wire->sizes;
     uint32_t size = ledger_size(&sizes, MOST);
-    uint8_t *place;
+    uint8_t *place = NULL;
     int result;
 
     while ((result = nr_ring_reserve(&wire->ring, size, &place)) == -EAGAIN) {
@@ -110,7 +110,7 @@ static bool put(struct wire *wire, uint64_t sequence, bool wait)
 static bool take(struct wire *wire, uint64_t sequence, bool wait)
 {
     struct nr_record record;
-    const uint8_t *payload;
+    const uint8_t *payload = NULL;
     int result;
 
     while ((result = nr_ring_next(&wire->ring, &record, &payload)) == -EAGAIN) {

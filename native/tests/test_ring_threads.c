@@ -23,9 +23,19 @@
 #define NR_PLANT_BUG 0
 #endif
 
+/* A planted race is TSan's to find: the ledger, which is quicker, does not end the program. */
+#ifdef __SANITIZE_THREAD__
+#define TSAN_JUDGES (NR_PLANT_BUG != 0)
+#else
+#define TSAN_JUDGES 0
+#endif
+
 #define CAPACITY (16u * 1024)
 #define MOST 4000u
 #define WATCH_NS 20000000u
+
+/* By its address, because TSan does not see a memcpy that the compiler has put in place. */
+static void *(*volatile copy)(void *, const void *, size_t) = memcpy;
 
 /* One ring with its doorbells, and what the watcher may see of its two threads. */
 struct line {
@@ -116,10 +126,10 @@ static void write_record(struct line *line, uint8_t *place, const uint8_t *messa
     publish(line);
     if (size % 128 == 0)
         sched_yield(); /* the window is small on few CPUs */
-    memcpy(place, message, size);
+    copy(place, message, size);
 #else
     (void)line;
-    memcpy(place, message, size);
+    copy(place, message, size);
     nr_ring_commit(&line->producer, size, 0);
 #endif
 }
@@ -162,7 +172,7 @@ static void put(struct line *line, const uint8_t *message, uint32_t size, bool a
 static uint32_t take(struct line *line, uint8_t *message)
 {
     struct nr_record record;
-    const uint8_t *payload;
+    const uint8_t *payload = NULL;
     int result;
 
     while ((result = nr_ring_next(&line->consumer, &record, &payload)) == -EAGAIN) {
@@ -178,7 +188,7 @@ static uint32_t take(struct line *line, uint8_t *message)
 #if NR_PLANT_BUG == 3
     release(line);
 #endif
-    memcpy(message, payload, record.length);
+    copy(message, payload, record.length);
     atomic_fetch_add_explicit(&line->received, 1, memory_order_relaxed);
     return record.length;
 }
@@ -283,7 +293,9 @@ static void *stream_in(void *unused)
     for (uint64_t i = 0; i < messages; i++) {
         uint32_t size = take(&lines[0], message);
 
-        if (!CHECK_EQUAL(size, ledger_size(&sizes, MOST)) || !CHECK(ledger_is(message, size, i)))
+        if ((!CHECK_EQUAL(size, ledger_size(&sizes, MOST)) ||
+             !CHECK(ledger_is(message, size, i))) &&
+            !TSAN_JUDGES)
             exit(1); /* the other thread would wait for ever */
         /* Holding up to a third of the ring: with more, the largest record finds no room. */
         if (ledger_random(&random) % 4 != 0 ||
@@ -393,9 +405,13 @@ static void no_wake_up_is_lost(void)
 #ifndef __SANITIZE_THREAD__ /* which knows no fences */
 static void no_wake_up_is_lost_with_fences(void)
 {
+    uint64_t all = ping_pongs;
+
+    ping_pongs = all / 2;
     nr_crashpoint_arm("0:jitter");
     run_both(play_ping, play_pong, true);
     nr_crashpoint_arm(NULL);
+    ping_pongs = all;
 }
 #endif
 

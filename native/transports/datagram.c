@@ -71,9 +71,12 @@ static int datagram_send(struct nr_endpoint *e, struct nr_outgoing *out)
 
         return sent < 0 ? (int)sent : 0;
     }
+    if (d->refused) /* the kernel tells of it once, then takes every other datagram again */
+        return -ECONNREFUSED;
     result = send_with_header(d, out->parts, out->part_count, out->size, 0);
     if (result == 0)
         d->next_out++;
+    d->refused = result == -ECONNREFUSED;
     return result;
 }
 
@@ -255,10 +258,9 @@ static int datagram_beat(struct nr_endpoint *e)
     return send_with_header(datagrams_of(e), NULL, 0, 0, NR_RECORD_HEARTBEAT);
 }
 
-static void datagram_say_goodbye(struct nr_endpoint *e)
+static int datagram_say_goodbye(struct nr_endpoint *e)
 {
-    if (!datagrams_of(e)->raw)
-        (void)send_with_header(datagrams_of(e), NULL, 0, 0, NR_RECORD_BYE);
+    return datagrams_of(e)->raw ? 0 : send_with_header(datagrams_of(e), NULL, 0, 0, NR_RECORD_BYE);
 }
 
 static void datagram_close(struct nr_endpoint *e) { nr_os_close(datagrams_of(e)->fd); }

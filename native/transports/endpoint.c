@@ -155,8 +155,10 @@ static int ready_to_send(struct nr_endpoint *e, bool begun)
         if (result < 0)
             return result;
     }
-    if (__builtin_expect(e->send_begun && !begun, 0))
-        return -EBUSY;
+    if (__builtin_expect(e->pair.sibling != NULL, 0))
+        settle_sibling(e); /* a sender that never waits must hear of its peer's death, too */
+    if (__builtin_expect((e->send_begun || e->leaving) && !begun, 0))
+        return e->leaving ? -ECANCELED : -EBUSY;
     if (__builtin_expect(e->outbox.active, 0))
         return nr_endpoint_flush(e);
     return 0;
@@ -294,6 +296,13 @@ void nr_endpoint_release(struct nr_endpoint *e)
 {
     if (nr_endpoint_state(e) == NR_OPEN)
         e->ops->release(e);
+}
+
+void nr_endpoint_read_statistics(struct nr_endpoint *e, struct nr_statistics *sum)
+{
+    *sum = e->statistics;
+    if (e->ops->add_statistics && nr_endpoint_state(e) == NR_OPEN)
+        e->ops->add_statistics(e, sum);
 }
 
 /* ---- waiting ---- */
@@ -581,6 +590,18 @@ static void free_everything(struct nr_endpoint *e)
     e->pair.claims = NULL;
 }
 
+int nr_endpoint_take_leave(struct nr_endpoint *e)
+{
+    int result = nr_endpoint_flush(e);
+
+    e->leaving = true;
+    if (result < 0 || e->goodbye_said || e->send_begun || !e->ops->say_goodbye)
+        return result;
+    result = e->ops->say_goodbye(e);
+    e->goodbye_said = result != -EAGAIN;
+    return e->outbox.active ? -EAGAIN : result; /* half a goodbye: the rest is in the outbox */
+}
+
 bool nr_endpoint_begin_close(struct nr_endpoint *e)
 {
     uint32_t before = nr_endpoint_state(e);
@@ -591,11 +612,9 @@ bool nr_endpoint_begin_close(struct nr_endpoint *e)
     }
     if (before == NR_CLOSED)
         return false;
-    if (before == NR_OPEN) {
-        (void)nr_endpoint_flush(e);
-        if (!e->outbox.active && !e->send_begun && e->ops->say_goodbye)
-            e->ops->say_goodbye(e);
-    } /* else: an end that was never used here; another process may own it, so say nothing */
+    if (before == NR_OPEN)
+        (void)nr_endpoint_take_leave(e);
+    /* else: an end that was never used here; another process may own it, so say nothing */
     atomic_store(&e->state, NR_CLOSED);
     nr_process_begin_interrupt();
     return true;

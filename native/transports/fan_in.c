@@ -32,6 +32,7 @@ struct nr_fan_in {
     struct nr_endpoint base;
     int epoll, door, bell;
     bool door_rang;
+    bool armed; /* somebody polls fileno(): shm senders have to ring for every message */
     struct table *_Atomic table;
     unsigned used; /* places of the table that were ever used */
     unsigned count;
@@ -57,6 +58,7 @@ static int watch(struct nr_fan_in *f, int fd, uint32_t events, uint64_t tag)
 }
 
 #define DOOR_TAG UINT64_MAX
+#define BELL_TAG (UINT64_MAX - 1)
 
 static int grow(struct nr_fan_in *f)
 {
@@ -96,20 +98,28 @@ int nr_fan_in_add(struct nr_endpoint *e, struct nr_endpoint *endpoint)
     if (place == f->used)
         f->used++;
     f->count++;
+    if (f->armed)
+        (void)nr_os_eventfd_ring(f->bell); /* it may have sent before it was told to ring */
     return 0;
 }
 
-static void bury(struct nr_fan_in *f, struct child *child)
+/* What only the children see; messages are counted by the fan-in as well. */
+static void add_counts(struct nr_statistics *sum, const struct nr_statistics *own)
 {
-    struct nr_endpoint *endpoint = child->endpoint;
-    struct nr_statistics *sum = &f->base.statistics, *own = &endpoint->statistics;
-
     sum->torn += own->torn;
     sum->lost += own->lost;
     sum->duplicates += own->duplicates;
     sum->reordered += own->reordered;
     sum->strangers += own->strangers;
     sum->wakeups += own->wakeups;
+}
+
+static void bury(struct nr_fan_in *f, struct child *child)
+{
+    struct nr_endpoint *endpoint = child->endpoint;
+    struct nr_statistics *sum = &f->base.statistics;
+
+    add_counts(sum, &endpoint->statistics);
     if (child->ended == -ESHUTDOWN)
         sum->peers_closed++;
     else if (child->ended != -ECANCELED)
@@ -162,6 +172,8 @@ static int look_around(struct nr_fan_in *f)
             f->door_rang = true;
             continue;
         }
+        if (events[i].data.u64 == BELL_TAG)
+            continue; /* the rings themselves are asked */
         if (child_at(f, (unsigned)events[i].data.u64)->endpoint) {
             child_at(f, (unsigned)events[i].data.u64)->ready = true;
             found = 1;
@@ -228,6 +240,24 @@ static void retire_silent(struct nr_fan_in *f)
             retire(f, child_at(f, i), -EHOSTDOWN);
 }
 
+/* Nothing is there, and whoever polls fileno() must hear of the next message. False when somebody
+ * has something after all. */
+static bool await_bell(struct nr_fan_in *f)
+{
+    bool silent = true;
+
+    (void)nr_os_eventfd_drain(f->bell);
+    for (unsigned i = 0; i < f->used; i++) {
+        struct child *child = child_at(f, i);
+        struct pollfd unused[NR_SLEEP_FDS];
+
+        if (child->endpoint && !child->ended &&
+            child->endpoint->ops->fall_asleep(child->endpoint, NR_RECEIVE, unused) == 0)
+            silent = false;
+    }
+    return silent;
+}
+
 static int fan_in_receive(struct nr_endpoint *e, struct nr_message *message)
 {
     struct nr_fan_in *f = fan_in_of(e);
@@ -238,7 +268,7 @@ static int fan_in_receive(struct nr_endpoint *e, struct nr_message *message)
 
         if (!child) {
             result = look_around(f);
-            if (result == 1)
+            if (result == 1 || (f->armed && !await_bell(f)))
                 continue;
             retire_silent(f);
             empty_graveyard(f);
@@ -415,7 +445,29 @@ static uint64_t fan_in_depth_bytes(struct nr_endpoint *e)
     return sum;
 }
 
-static int fan_in_fileno(struct nr_endpoint *e) { return fan_in_of(e)->epoll; }
+static void fan_in_add_statistics(struct nr_endpoint *e, struct nr_statistics *sum)
+{
+    struct nr_fan_in *f = fan_in_of(e);
+
+    for (unsigned i = 0; i < f->used; i++)
+        if (child_at(f, i)->endpoint)
+            add_counts(sum, &child_at(f, i)->endpoint->statistics);
+}
+
+static int fan_in_fileno(struct nr_endpoint *e)
+{
+    struct nr_fan_in *f = fan_in_of(e);
+
+    if (is_memory(f) && !f->armed) {
+        int result = watch(f, f->bell, EPOLLIN, BELL_TAG);
+
+        if (result < 0)
+            return result;
+        f->armed = true;
+        (void)nr_os_eventfd_ring(f->bell); /* the first look arms the senders */
+    }
+    return f->epoll;
+}
 
 static const struct nr_transport_ops fan_in_ops = {
     .name = "fan-in",
@@ -430,6 +482,7 @@ static const struct nr_transport_ops fan_in_ops = {
     .close = fan_in_close,
     .free = fan_in_free,
     .depth_bytes = fan_in_depth_bytes,
+    .add_statistics = fan_in_add_statistics,
     .fileno = fan_in_fileno,
 };
 

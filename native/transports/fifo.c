@@ -127,14 +127,15 @@ static int fifo_send_many(struct nr_endpoint *e, const struct iovec *messages, i
     return written < 0 ? (int)written : taken; /* at most PIPE_BUF: all or nothing */
 }
 
-static void fifo_say_goodbye(struct nr_endpoint *e)
+static int fifo_say_goodbye(struct nr_endpoint *e)
 {
     struct nr_fifo *f = fifo_of(e);
     struct nr_chunk chunk = {.flags = NR_RECORD_BYE, .sender = f->sender};
     struct iovec part = {&chunk, sizeof chunk};
 
-    if (f->sender)
-        (void)nr_os_write_parts(f->fd, &part, 1);
+    ssize_t written = f->sender ? nr_os_write_parts(f->fd, &part, 1) : 0;
+
+    return written < 0 ? (int)written : 0; /* below PIPE_BUF: all or nothing */
 }
 
 /* ---- receiving ---- */

@@ -20,6 +20,14 @@ struct nr_mq {
 
 static struct nr_mq *mq_of(struct nr_endpoint *e) { return (struct nr_mq *)e; }
 
+/* A full queue is the moment to ask whether anybody will ever empty it. */
+static int is_orphaned(struct nr_mq *mq, int result)
+{
+    if (result == -EAGAIN && mq->watched && nr_os_lock_byte_is_held(mq->queue, 0) == 0)
+        return -EPIPE;
+    return result;
+}
+
 static int mq_send_one(struct nr_endpoint *e, struct nr_outgoing *out)
 {
     struct nr_mq *mq = mq_of(e);
@@ -31,7 +39,7 @@ static int mq_send_one(struct nr_endpoint *e, struct nr_outgoing *out)
         nr_parts_copy(out->parts, out->part_count, 0, out->size, mq->buffer);
         data = mq->buffer;
     }
-    return (int)nr_os_mq_send(mq->queue, data, out->size, out->priority);
+    return is_orphaned(mq, (int)nr_os_mq_send(mq->queue, data, out->size, out->priority));
 }
 
 static int mq_receive_one(struct nr_endpoint *e, struct nr_message *message)

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "naru/transports.h"
 
@@ -22,13 +23,14 @@ struct nr_shm {
     uint64_t next_look_ns;     /* coarse clock */
     _Atomic bool suspicious;   /* slept since the last look at the lifeline */
     bool lifeline_full;        /* a send waits to pass descriptors */
-    bool armed;                /* somebody polls fileno(): keep the doorbell live */
+    int epoll;                 /* what fileno() gives: the doorbell and the lifeline; -1 not asked */
     unsigned unreleased;       /* in-place messages that are out */
     struct {                   /* a message that comes in fragments */
         void *owner;
         uint8_t *data;
         uint64_t size, filled;
         uint32_t fds;
+        bool fds_lost;         /* there was no number free for them: the message is lost, too */
     } assembly;
 };
 
@@ -245,12 +247,14 @@ static int fetch_fds(struct nr_shm *shm, unsigned announced)
     if (got < 0)
         return got == -EAGAIN ? -EPROTO : (int)got;
     result = nr_fds_collect(&shm->base.incoming_fds, &message);
-    if (result == 0 && (got != 1 || shm->base.incoming_fds.count - before != announced))
-        result = -EPROTO;
+    if (got != 1 || message.msg_flags & MSG_TRUNC || count != announced ||
+        (result == 0 && shm->base.incoming_fds.count - before != announced))
+        return -EPROTO;
     return result;
 }
 
-/* One record of a message in fragments: 1 when it is whole, 0 when more is to come. */
+/* One record of a message in fragments: 1 when it is whole, 0 when more is to come. Each brings
+ * something: a peer that sends nothing for ever would hold this process for ever. */
 static int assemble(struct nr_shm *shm, struct nr_record record, const uint8_t *payload)
 {
     uint64_t size = record.length;
@@ -272,7 +276,7 @@ static int assemble(struct nr_shm *shm, struct nr_record record, const uint8_t *
         payload += FRAGMENT_TOTAL;
         size -= FRAGMENT_TOTAL;
     }
-    if (!shm->assembly.owner || size > shm->assembly.size - shm->assembly.filled)
+    if (!shm->assembly.owner || size == 0 || size > shm->assembly.size - shm->assembly.filled)
         return -EBADMSG;
     memcpy(shm->assembly.data + shm->assembly.filled, payload, size);
     shm->assembly.filled += size;
@@ -283,6 +287,10 @@ static int assemble(struct nr_shm *shm, struct nr_record record, const uint8_t *
 
 static int deliver_assembly(struct nr_shm *shm, struct nr_message *message)
 {
+    if (shm->assembly.fds_lost) {
+        drop_assembly(shm);
+        return -EMFILE;
+    }
     *message = (struct nr_message){.data = shm->assembly.data,
                                    .size = shm->assembly.size,
                                    .owner = shm->assembly.owner,
@@ -296,12 +304,12 @@ static int nothing_there(struct nr_shm *shm)
 {
     struct nr_endpoint *e = &shm->base;
 
-    if (shm->armed) { /* whoever polls fileno() must hear of the next message */
+    if (shm->epoll >= 0) { /* whoever polls fileno() must hear of the next message */
         (void)nr_os_eventfd_drain(data_bell_in(shm));
         if (nr_ring_consumer_falls_asleep(&shm->in))
             return 0;
     }
-    if (!time_to_look(shm) || look_at_lifeline(shm) == 0) {
+    if ((!time_to_look(shm) && shm->epoll < 0) || look_at_lifeline(shm) == 0) {
         if (!atomic_load_explicit(&shm->in.control->producer_closed, memory_order_acquire))
             return -EAGAIN;
     }
@@ -315,6 +323,16 @@ static int nothing_there(struct nr_shm *shm)
     return fail(shm, atomic_load(&shm->in.control->producer_closed) == 1 ? -ESHUTDOWN : -EPIPE);
 }
 
+/* Steps back: this record cannot be taken together with those that are still out. */
+static int leave_for_later(struct nr_shm *shm, struct nr_record record)
+{
+    atomic_store_explicit(
+        &shm->in.position,
+        nr_ring_position(&shm->in) - NR_RECORD_HEADER - NR_RING_PAD(record.length),
+        memory_order_relaxed);
+    return -ENOBUFS;
+}
+
 static int special_record(struct nr_shm *shm, struct nr_record record, const uint8_t *payload,
                           struct nr_message *message)
 {
@@ -322,22 +340,25 @@ static int special_record(struct nr_shm *shm, struct nr_record record, const uin
     bool fragment = record.flags & (NR_RECORD_FIRST | NR_RECORD_MORE) || shm->assembly.owner;
     int result = 0;
 
-    if (fragment && shm->unreleased) { /* releasing this one would release those before it */
-        atomic_store_explicit(
-            &shm->in.position,
-            nr_ring_position(&shm->in) - NR_RECORD_HEADER - NR_RING_PAD(record.length),
-            memory_order_relaxed);
-        return -ENOBUFS;
-    }
+    if (record.flags & (NR_RECORD_BYE | NR_RECORD_HEARTBEAT) || /* a stream's */
+        (fds && (record.flags & NR_RECORD_SKIP || (fragment && !(record.flags & NR_RECORD_FIRST)))))
+        return fail(shm, -EPROTO);
+    if (!fragment && !(record.flags & NR_RECORD_SKIP) &&
+        record.length > shm->base.max_message_bytes)
+        return fail(shm, -EMSGSIZE);
+    /* Releasing a fragment, or what is lost with its descriptors, would release those before it. */
+    if ((fragment || fds) && shm->unreleased)
+        return leave_for_later(shm, record);
     if (fds)
         result = fetch_fds(shm, fds);
-    if (result < 0) {
-        shm->unreleased++;
+    if (result < 0 && (result != -EMFILE || !fragment)) {
         shm_release(&shm->base);
         /* Out of descriptors: this message is lost with its descriptors, the stream goes on. */
         return result == -EMFILE ? result : fail(shm, result);
     }
     if (fragment) {
+        if (record.flags & NR_RECORD_FIRST)
+            shm->assembly.fds_lost = result == -EMFILE;
         result = assemble(shm, record, payload);
         shm_release(&shm->base);
         if (result < 0)
@@ -363,7 +384,9 @@ static int shm_receive(struct nr_endpoint *e, struct nr_message *message)
         if (__builtin_expect(e->end_error, 0))
             return e->end_error;
         result = nr_ring_next(&shm->in, &record, &payload);
-        if (__builtin_expect(result == 1 && record.flags == 0 && !shm->assembly.owner, 1)) {
+        if (__builtin_expect(result == 1 && record.flags == 0 && !shm->assembly.owner &&
+                                 record.length <= e->max_message_bytes,
+                             1)) {
             *message = (struct nr_message){.data = payload, .size = record.length};
             shm->unreleased++;
             return 1;
@@ -425,27 +448,48 @@ static void shm_wake(struct nr_endpoint *e, enum nr_direction direction)
     }
 }
 
+static int watch(int epoll, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events};
+
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+/* The doorbell alone would never tell of a peer that died. */
 static int shm_fileno(struct nr_endpoint *e)
 {
     struct nr_shm *shm = shm_of(e);
 
-    shm->armed = true;
+    if (shm->epoll < 0) {
+        int epoll = epoll_create1(EPOLL_CLOEXEC);
+        int result = epoll < 0 ? -errno : watch(epoll, data_bell_in(shm), EPOLLIN);
+
+        if (result == 0)
+            result = watch(epoll, shm->fds.lifeline, EPOLLRDHUP);
+        if (result < 0) {
+            if (epoll >= 0)
+                nr_os_close(epoll);
+            return result;
+        }
+        shm->epoll = epoll;
+    }
     if (nr_ring_consumer_falls_asleep(&shm->in)) /* something is there: let poll see it */
         (void)nr_os_eventfd_ring(data_bell_in(shm));
-    return data_bell_in(shm);
+    return shm->epoll;
 }
 
 /* ---- the end ---- */
 
-static void shm_say_goodbye(struct nr_endpoint *e)
+static int shm_say_goodbye(struct nr_endpoint *e)
 {
     struct nr_shm *shm = shm_of(e);
 
     if (!shm->out.control)
-        return;
+        return 0;
     atomic_store_explicit(&shm->out.control->producer_closed, 1, memory_order_seq_cst);
     if (nr_ring_consumer_must_be_woken(&shm->out))
         (void)nr_os_eventfd_ring(data_bell_out(shm));
+    return 0;
 }
 
 static void close_if_open(int fd)
@@ -463,6 +507,7 @@ static void shm_close(struct nr_endpoint *e)
         close_if_open(shm->fds.space_bell[i]);
     }
     nr_os_close(shm->fds.lifeline);
+    close_if_open(shm->epoll);
     drop_assembly(shm);
     nr_segment_release(shm->segment);
     shm->segment = NULL;
@@ -508,6 +553,7 @@ int nr_shm_open(const struct nr_settings *settings, struct nr_segment *segment, 
     shm->segment = segment;
     shm->fds = *fds;
     shm->end = end;
+    shm->epoll = -1;
     nr_segment_open_ring(segment, end, fences, &shm->out);
     nr_segment_open_ring(segment, !end, fences, &shm->in);
     nr_endpoint_init(&shm->base, &shm_ops, settings->wait, settings->max_message_bytes,

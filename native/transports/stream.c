@@ -14,14 +14,27 @@
 #define BUFFER_BYTES (256u * 1024u)
 #define PARTS_A_CALL 512 /* of UIO_MAXIOV 1024 */
 
+#define SMALL_BYTES 4096u
+
 /* TCP under load: a burst is so many sends in a row, each within so little time of the last. */
 #define BURST_SENDS 8u
 #define BURST_GAP_NS 30000u
+
+/* A partial record at most is unread when more is read, and a read ends behind the first message
+ * that has descriptors (unix(7)): two sets are the most of a peer that keeps to the rules. */
+#define FD_SETS 4
 
 struct nr_stream {
     struct nr_endpoint base;
     struct nr_stream_settings settings;
     int in, out;
+    uint64_t taken; /* bytes read since the beginning */
+    struct fd_set_mark { /* descriptors that came, the oldest first; naru framing */
+        uint64_t end;    /* `taken` behind the read that brought them: their record begins before */
+        unsigned count;
+        bool lost; /* there was no number free for all of them: none is kept */
+    } fd_sets[FD_SETS];
+    unsigned fd_set_count;
     /* [first, last) is unread; [0, first) is read, and in use while `unreleased`. */
     uint8_t *buffer;
     size_t first, last;
@@ -31,6 +44,7 @@ struct nr_stream {
         uint8_t *data;
         size_t size, filled;
         uint32_t fds;
+        bool fds_lost;
     } assembly;
     struct {
         uint64_t last_send_ns;
@@ -131,6 +145,20 @@ static size_t frame_overhead(const struct nr_stream *s)
     }
 }
 
+/* The usual message, small and whole, in one piece: a gathering system call costs more than copying
+ * it next to its header. */
+static ssize_t send_small(struct nr_stream *s, struct nr_record record,
+                          const struct nr_outgoing *out)
+{
+    uint8_t piece[NR_RECORD_HEADER + SMALL_BYTES];
+    struct iovec part = {piece, NR_RECORD_HEADER + out->size};
+
+    memcpy(piece, &record, sizeof record);
+    nr_parts_copy(out->parts, out->part_count, 0, out->size, piece + NR_RECORD_HEADER);
+    return is_socket(s) ? nr_os_send(s->out, part.iov_base, part.iov_len, MSG_DONTWAIT)
+                        : nr_os_write_parts(s->out, &part, 1);
+}
+
 static int stream_send(struct nr_endpoint *e, struct nr_outgoing *out)
 {
     struct nr_stream *s = stream_of(e);
@@ -142,6 +170,14 @@ static int stream_send(struct nr_endpoint *e, struct nr_outgoing *out)
 
     if (s->settings.kind == NR_STREAM_TCP)
         note_send(s);
+    if (out->progress == 0 && out->size <= SMALL_BYTES && framing == NR_FRAMING_NARU &&
+        out->fd_count == 0) {
+        ssize_t written = send_small(s, record, out);
+
+        if (written < 0)
+            return (int)written;
+        out->progress = (size_t)written;
+    }
     while (out->progress < total) {
         struct iovec parts[PARTS_A_CALL + 2];
         size_t skip = out->progress;
@@ -246,6 +282,49 @@ static void drop_assembly(struct nr_stream *s)
     s->assembly.owner = NULL;
 }
 
+/* Books the descriptors of one read. 0 or -EPROTO. */
+static int note_fds(struct nr_stream *s, struct msghdr *message, size_t got)
+{
+    struct nr_fd_queue *queue = &s->base.incoming_fds;
+    unsigned before = queue->count;
+    int result = nr_fds_collect(queue, message);
+    unsigned came = queue->count - before;
+
+    if (result == -EPROTO || (came == 0 && result == 0))
+        return result;
+    if (s->settings.framing == NR_FRAMING_LINES) { /* no line can say that they are its own */
+        s->base.statistics.fds_dropped += came;
+        nr_fds_close(queue, queue->count);
+        return 0;
+    }
+    if (s->fd_set_count == FD_SETS)
+        return -EPROTO;
+    s->fd_sets[s->fd_set_count++] =
+        (struct fd_set_mark){s->taken + got, came, result == -EMFILE};
+    return 0;
+}
+
+static void forget_fd_set(struct nr_stream *s)
+{
+    s->fd_set_count--;
+    memmove(s->fd_sets, s->fd_sets + 1, s->fd_set_count * sizeof *s->fd_sets);
+}
+
+/* Do the descriptors that came fit what the record at `first` announces? 0; -EMFILE: they are lost,
+ * and the record with them; -EPROTO. */
+static int match_fds(const struct nr_stream *s, unsigned announced)
+{
+    const struct fd_set_mark *set = s->fd_set_count ? s->fd_sets : NULL;
+
+    if (set && set->end <= s->taken - (s->last - s->first))
+        return -EPROTO; /* of an earlier record, which did not announce them */
+    if (announced == 0)
+        return 0;
+    if (!set || (!set->lost && set->count != announced))
+        return -EPROTO;
+    return set->lost ? -EMFILE : 0;
+}
+
 /* One read; the stream's end is -EPIPE here. */
 static ssize_t read_some(struct nr_stream *s, uint8_t *to, size_t size)
 {
@@ -272,16 +351,20 @@ static ssize_t read_some(struct nr_stream *s, uint8_t *to, size_t size)
         got = nr_os_receive_message(s->in, &message, MSG_DONTWAIT);
         if (got < 0)
             break;
-        result = nr_fds_collect(&s->base.incoming_fds, &message);
+        result = note_fds(s, &message, (size_t)got);
         if (result < 0)
-            return result;
+            return fail(s, result);
     }
+    if (got > 0)
+        s->taken += (size_t)got;
     return got == 0 ? -EPIPE : got;
 }
 
 /* The stream ended with `error`: in good order, or in the middle of something? */
 static int ended(struct nr_stream *s, int error)
 {
+    if (s->base.end_error)
+        return s->base.end_error; /* known already */
     if (s->assembly.owner || (s->first < s->last && s->settings.framing == NR_FRAMING_NARU)) {
         drop_assembly(s);
         s->base.statistics.torn++;
@@ -327,11 +410,15 @@ static int continue_assembly(struct nr_stream *s, struct nr_message *message)
 
         if (got == -EAGAIN)
             note_drained(s);
-        if (got == -EAGAIN || got == -EMFILE)
+        if (got == -EAGAIN)
             return (int)got;
         if (got < 0)
             return ended(s, (int)got);
         s->assembly.filled += (size_t)got;
+    }
+    if (s->assembly.fds_lost) {
+        drop_assembly(s);
+        return -EMFILE;
     }
     *message = (struct nr_message){.data = s->assembly.data, .size = s->assembly.size,
                                    .owner = s->assembly.owner, .fd_count = s->assembly.fds};
@@ -339,20 +426,25 @@ static int continue_assembly(struct nr_stream *s, struct nr_message *message)
     return 1;
 }
 
-static int begin_assembly(struct nr_stream *s, size_t size, uint32_t fds)
+/* 0, or -ENOMEM with nothing changed. */
+static int begin_assembly(struct nr_stream *s, size_t size, uint32_t fds, bool fds_lost)
 {
-    size_t here = s->last - s->first;
+    size_t here = s->last - s->first - NR_RECORD_HEADER;
+    void *owner = s->base.allocator->allocate(size, &s->assembly.data);
 
+    if (!owner)
+        return -ENOMEM;
     if (here > size)
         here = size;
-    s->assembly.owner = s->base.allocator->allocate(size, &s->assembly.data);
-    if (!s->assembly.owner)
-        return -ENOMEM;
-    memcpy(s->assembly.data, s->buffer + s->first, here);
-    s->first += here;
+    memcpy(s->assembly.data, s->buffer + s->first + NR_RECORD_HEADER, here);
+    s->first += NR_RECORD_HEADER + here;
+    s->assembly.owner = owner;
     s->assembly.size = size;
     s->assembly.filled = here;
     s->assembly.fds = fds;
+    s->assembly.fds_lost = fds_lost;
+    if (fds)
+        forget_fd_set(s);
     return 0;
 }
 
@@ -367,36 +459,38 @@ static int special_record(struct nr_stream *s, struct nr_record record)
     return record.flags & NR_RECORD_HEARTBEAT ? 0 : fail(s, -EPROTO);
 }
 
-/* 1 a message; 0 special, go on; -EAGAIN more bytes are needed. */
+/* 1 a message; 0 special, go on; -EAGAIN more bytes are needed; -EMFILE this one is lost. */
 static int next_record(struct nr_stream *s, struct nr_message *message)
 {
     size_t here = s->last - s->first;
     struct nr_record record;
     uint32_t fds;
-    int result;
+    int lost, result;
 
     if (here < NR_RECORD_HEADER)
         return -EAGAIN;
     result = nr_record_parse(s->buffer + s->first, s->base.max_message_bytes, &record);
     if (result < 0)
         return fail(s, -EPROTO);
+    fds = nr_record_fds(record);
+    lost = match_fds(s, fds);
+    if (lost == -EPROTO || (fds && record.flags & NR_RECORD_KNOWN))
+        return fail(s, -EPROTO);
     if (record.flags & NR_RECORD_KNOWN)
         return special_record(s, record);
-    fds = nr_record_fds(record);
-    if (fds > s->base.incoming_fds.count)
-        return fail(s, -EPROTO);
-    if (here - NR_RECORD_HEADER < record.length) {
-        if (record.length <= BUFFER_BYTES - NR_RECORD_HEADER)
-            return -EAGAIN;
-        if (s->unreleased)
-            return -ENOBUFS;
-        s->first += NR_RECORD_HEADER;
-        return begin_assembly(s, record.length, fds);
-    }
+    if (here - NR_RECORD_HEADER < record.length && record.length <= BUFFER_BYTES - NR_RECORD_HEADER)
+        return -EAGAIN;
+    /* A batch reports no loss: what is lost waits until those before it are released. */
+    if (s->unreleased && (lost || here - NR_RECORD_HEADER < record.length))
+        return -ENOBUFS;
+    if (here - NR_RECORD_HEADER < record.length)
+        return begin_assembly(s, record.length, fds, lost);
+    if (fds)
+        forget_fd_set(s);
     *message = (struct nr_message){.data = s->buffer + s->first + NR_RECORD_HEADER,
                                    .size = record.length, .fd_count = fds};
     s->first += NR_RECORD_HEADER + record.length;
-    return 1;
+    return lost ? lost : 1;
 }
 
 static int next_line(struct nr_stream *s, struct nr_message *message)
@@ -418,7 +512,12 @@ static int next_line(struct nr_stream *s, struct nr_message *message)
 static int all_there_is(struct nr_stream *s, struct nr_message *message)
 {
     size_t here = s->last - s->first;
+    bool lost = false;
 
+    for (; s->fd_set_count; s->fd_set_count--)
+        lost |= s->fd_sets[s->fd_set_count - 1].lost;
+    if (lost)
+        return -EMFILE; /* the bytes follow, without them */
     if (here == 0)
         return -EAGAIN;
     if (here > s->base.max_message_bytes)
@@ -465,7 +564,7 @@ static int stream_receive(struct nr_endpoint *e, struct nr_message *message)
         if (result != -EAGAIN)
             break;
         result = fill(s);
-        if (result == -EAGAIN || result == -ENOBUFS || result == -ENOMEM || result == -EMFILE)
+        if (result == -EAGAIN || result == -ENOBUFS || result == -ENOMEM)
             return result;
         if (result < 0) {
             result = last_words(s, message, result);
@@ -539,15 +638,39 @@ static int stream_beat(struct nr_endpoint *e)
 
 /* ---- the end ---- */
 
-static void stream_say_goodbye(struct nr_endpoint *e)
+static int stream_say_goodbye(struct nr_endpoint *e)
 {
-    (void)send_bare_record(stream_of(e), NR_RECORD_BYE);
+    return send_bare_record(stream_of(e), NR_RECORD_BYE);
+}
+
+/* Data that come to a closed TCP socket, or lie there unread when it is closed, reset the
+ * connection (RFC 1122 4.2.2.13), and with it goes what the kernel has not sent yet. MSG_TRUNC:
+ * thrown away uncopied, tcp(7). */
+static void discard_incoming(struct nr_stream *s)
+{
+    while (nr_os_receive(s->in, NULL, BUFFER_BYTES, MSG_DONTWAIT | MSG_TRUNC) > 0)
+        continue;
+}
+
+static int stream_linger(struct nr_endpoint *e)
+{
+    struct nr_stream *s = stream_of(e);
+
+    if (s->settings.kind != NR_STREAM_TCP || (e->end_error && e->end_error != -ECANCELED))
+        return 0;
+    if (nr_os_poll_now(s->out, 0) || nr_os_tcp_unsent_bytes(s->out) <= 0)
+        return 0; /* there is nobody who could take it; or nothing is left */
+    e->end_error = -ECANCELED;
+    discard_incoming(s); /* so that a peer which is itself stuck in a send reads again */
+    return -EAGAIN;
 }
 
 static void stream_close(struct nr_endpoint *e)
 {
     struct nr_stream *s = stream_of(e);
 
+    if (s->settings.kind == NR_STREAM_TCP && nr_endpoint_state(e) == NR_CLOSED)
+        discard_incoming(s); /* but not in a forked child: it is the parent's there */
     if (s->in >= 0)
         nr_os_close(s->in);
     if (s->out >= 0 && s->out != s->in)
@@ -578,6 +701,7 @@ static const struct nr_transport_ops stream_ops = {
     .check = stream_check,
     .beat = stream_beat,
     .say_goodbye = stream_say_goodbye,
+    .linger = stream_linger,
     .close = stream_close,
     .free = stream_free,
     .depth_bytes = stream_depth_bytes,

@@ -13,6 +13,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "pair_address",
     "run_python",
     "scaled",
+    "sender_to",
     "with_options",
 ]
 
@@ -120,8 +122,6 @@ class SharedNumbers:
 
 def connected(listener: Any, timeout_s: float = 5.0) -> tuple[Any, Any]:
     """A client and the server's end of it, both in this process."""
-    import threading
-
     made: list[Any] = []
 
     def connect() -> None:
@@ -134,6 +134,21 @@ def connected(listener: Any, timeout_s: float = 5.0) -> tuple[Any, Any]:
     finally:
         thread.join()
     return made[0], accepted
+
+
+def sender_to(receiver: Any, timeout_s: float = 10.0, **options: object) -> Any:
+    """A sender to a receiver of this very thread, which has to let it in. No message may be there."""
+    made: list[Any] = []
+
+    def connect() -> None:
+        made.append(naru.sender(with_options(receiver.address, **options), timeout_s=timeout_s))
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    while thread.is_alive():
+        assert receiver.try_receive() is None
+        thread.join(0.001)
+    return made[0]
 
 
 def drain(receiver: Any, reader: LedgerReader) -> None:

@@ -82,7 +82,7 @@ class Memory:
         """Takes the descriptor over and reads the capacities from the header."""
         self.fd = fd
         self.map = mmap.mmap(fd, os.fstat(fd).st_size)
-        self.capacities = _HEADER.unpack_from(self.map)[4:6]
+        self.capacities: tuple[int, int] = _HEADER.unpack_from(self.map)[4:6]
 
     @classmethod
     def create(
@@ -191,10 +191,15 @@ class RawServer:
 
     def accept(self) -> bytes:
         """Lets one client in and reads its hello."""
-        if self.lifeline is not None:
-            self.lifeline.close()
+        self.close_lifeline()
         self.lifeline, _ = self.sock.accept()
         return self.lifeline.recv(64)
+
+    def close_lifeline(self) -> None:
+        """To the client: this server is dead."""
+        if self.lifeline is not None:
+            self.lifeline.close()
+            self.lifeline = None
 
     def answer(self, memory: Memory, *, extra: int = 1) -> None:
         """The hello of an honest server, with this memory."""
@@ -205,8 +210,7 @@ class RawServer:
         send_with_fds(self.lifeline, data, fds)
 
     def close(self) -> None:
-        if self.lifeline is not None:
-            self.lifeline.close()
+        self.close_lifeline()
         self.sock.close()
         self.bells.close()
         os.unlink(self.path)
@@ -231,12 +235,11 @@ class RawClient:
         assert len(fds) == (5 if kind == CHANNEL else 3), (self.answer, fds)
         self.memory = Memory(fds[0])
         self.bells = fds[1:]
-        self.data_bell = fds[-2]
-        """On which the naru end sleeps for this client's messages."""
 
     def ring(self) -> None:
-        """Wakes the naru end."""
-        os.eventfd_write(self.data_bell, 1)
+        """Wakes the naru end, whatever it waits for."""
+        for bell in self.bells:
+            os.eventfd_write(bell, 1)
 
     def close(self) -> None:
         self.lifeline.close()

@@ -8,7 +8,7 @@ import signal
 from typing import Any
 
 import pytest
-from helpers import PAIRS, QUEUES, SharedNumbers, fresh_address, scaled
+from helpers import PAIRS, QUEUES, SharedNumbers, fresh_address, scaled, sender_to
 
 import naru
 from naru.testing.faults import Child, Events
@@ -107,7 +107,7 @@ def take_over(address: str, kind: str, booked: int, accepted: int, size_bytes: i
             expected = LedgerWriter(1, size_bytes).take(accepted)
             assert left == expected[len(expected) - len(left) :]
             assert len(left) >= accepted - booked - 1  # one may have died in the receiver's hands
-        with naru.sender(address) as sender:
+        with sender_to(receiver) as sender:
             sender.send(b"the next one's")
             assert receiver.receive(timeout_s=10) == b"the next one's"
 
@@ -184,7 +184,7 @@ def test_fault_02_sender_killed_mid_message(kind: str, seed: int, runtime: str) 
             assert [child.wait() for child in children] == [-signal.SIGALRM] * 3
             while receive_some(receiver, reader):
                 pass
-            with naru.sender(receiver.address) as survivor:
+            with sender_to(receiver) as survivor:
                 for message in LedgerWriter(4).take(5):
                     survivor.send(message)
                 while reader.report().senders.get(4) is None or reader.report({4: 5}).senders[4].lost:

@@ -21,11 +21,11 @@ BUILD_FILES = {
 }
 
 
-def _files_of_git() -> set[str] | None:
-    """Also what is not committed yet: it will be. None without git, as in an unpacked archive."""
+def _files_of_git(*which: str) -> set[str] | None:
+    """None without git, as in an unpacked archive."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         return None
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    command = ["git", "ls-files", "-z", "--exclude-standard", *which]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     if done.returncode != 0:  # somebody else's checkout, which git refuses to look at
         return None
@@ -48,7 +48,7 @@ def _named_in(build_file: str) -> set[str]:
 @pytest.mark.parametrize("build_file", BUILD_FILES)
 def test_every_file_is_named(build_file: str) -> None:
     folders, endings = BUILD_FILES[build_file]
-    files = _files_of_git()
+    files = _files_of_git("--cached", "--others")  # also what is not committed yet: it will be
     if files is None:
         files = _files_of_tree(folders)
     inside = tuple(folder + "/" for folder in folders)
@@ -58,6 +58,16 @@ def test_every_file_is_named(build_file: str) -> None:
     assert named == expected, (
         f"{build_file}: missing {sorted(expected - named)}, too many {sorted(named - expected)}"
     )
+
+
+def test_git_ignores_no_source() -> None:
+    """A pattern for core dumps once hid core.pxd: everything worked, except in a fresh clone."""
+    ignored = _files_of_git("--others", "--ignored")
+    if ignored is None:
+        pytest.skip("not a git checkout")
+    folders = ("src/", "native/", "benchmarks/", "tests/", "docs/", "examples/")
+    endings = (".c", ".h", ".py", ".pyi", ".pyx", ".pxd", ".pml", ".sh", ".build", ".md", ".typed")
+    assert not {name for name in ignored if name.startswith(folders) and name.endswith(endings)}
 
 
 def test_one_version() -> None:

@@ -1,4 +1,4 @@
-"""What `import naru` loads, in a fresh interpreter. (How long it takes: benchmarks/import_time.py.)"""
+"""What `import naru` loads, in a fresh interpreter; benchmarks/import_time.py takes its time."""
 
 from __future__ import annotations
 

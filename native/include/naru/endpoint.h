@@ -132,14 +132,19 @@ struct nr_transport_ops {
     int (*check)(struct nr_endpoint *, enum nr_direction);
     /* A sign of life, when nothing else is under way; called by a timer, under the lock. */
     int (*beat)(struct nr_endpoint *);
-    /* Sends what says "closed in good order", best effort. */
-    void (*say_goodbye)(struct nr_endpoint *);
+    /* Sends what says "closed in good order": 0; -EAGAIN, there is no room for it now. */
+    int (*say_goodbye)(struct nr_endpoint *);
+    /* After the goodbye: -EAGAIN while closing would destroy accepted messages that only the kernel
+     * has (nothing can be received from now on); ask again a little later. NULL = it never would. */
+    int (*linger)(struct nr_endpoint *);
     void (*close)(struct nr_endpoint *);   /* descriptors and mappings; also in a forked child */
     /* The shared memory that holds the unreleased messages; NULL: they are in private memory. */
     struct nr_segment *(*memory)(struct nr_endpoint *);
     void (*free)(struct nr_endpoint *);    /* private memory, when no view is left; NULL = none */
     uint64_t (*depth_bytes)(struct nr_endpoint *); /* waiting to be received */
-    int (*fileno)(struct nr_endpoint *);   /* readable when receive may succeed */
+    /* Adds what the endpoints inside this one (a fan-in's) have counted; NULL = none are. */
+    void (*add_statistics)(struct nr_endpoint *, struct nr_statistics *sum);
+    int (*fileno)(struct nr_endpoint *);   /* readable when receive may succeed or fail; -errno */
 };
 
 /* First member of every transport's endpoint. */
@@ -147,6 +152,7 @@ struct nr_endpoint {
     const struct nr_transport_ops *ops;
     _Atomic uint32_t state;        /* enum nr_state */
     bool send_begun;               /* a large message is half sent; its sender holds NR_SEND */
+    bool leaving, goodbye_said;    /* close() has begun: no new messages, the rest goes out */
     uint32_t max_message_bytes;
     uint64_t check_interval_ns;
     size_t wanted_bytes;           /* room that the waiting send needs (ring) */
@@ -199,8 +205,15 @@ int nr_endpoint_keep_rest(struct nr_endpoint *, const struct nr_outgoing *out);
 /* The same for a sender whose time is up: the message now counts as sent. 0 or -ENOMEM. */
 int nr_endpoint_accept_begun(struct nr_endpoint *, const struct nr_outgoing *out);
 int nr_endpoint_flush(struct nr_endpoint *); /* pushes the outbox: 0 when it is empty */
+/* The rest of an accepted message is still in the outbox. A verb that may wait pushes it out before
+ * it returns: an end that does nothing more would keep it for ever. */
+static inline bool nr_endpoint_has_rest(const struct nr_endpoint *e)
+{
+    return e->outbox.active && e->outbox.out.flags == 0;
+}
 int nr_endpoint_receive(struct nr_endpoint *, struct nr_message *message);
 void nr_endpoint_release(struct nr_endpoint *);
+void nr_endpoint_read_statistics(struct nr_endpoint *, struct nr_statistics *);
 /* Moves the descriptors of the last message to `fds`; those above `limit` are closed and counted. */
 unsigned nr_endpoint_take_fds(struct nr_endpoint *, unsigned came, int *fds, unsigned limit);
 /* A very short spin before the lock is given up: true when the operation is worth another try.
@@ -222,6 +235,9 @@ int nr_endpoint_wait(struct nr_endpoint *, enum nr_direction, uint64_t deadline_
 /* ---- the end ---- */
 
 /* In two steps, because the waiters (they get -ECANCELED) need the caller's lock to leave. */
+/* Pushes out the outbox and the goodbye: 0; -EAGAIN: wait for room and call again; -errno: the peer
+ * is gone. Without it a close at a full transport would look like a death. */
+int nr_endpoint_take_leave(struct nr_endpoint *);
 bool nr_endpoint_begin_close(struct nr_endpoint *);  /* with the lock; false: was closed already */
 void nr_endpoint_finish_close(struct nr_endpoint *); /* without */
 void nr_endpoint_free(struct nr_endpoint *);         /* the memory; closed before, no view left */

@@ -36,10 +36,12 @@ int nr_os_lock_byte_is_held(int fd, uint64_t offset); /* OFD write lock of anoth
 
 /* ---- sockets.c ---- */
 ssize_t nr_os_receive(int fd, void *buffer, size_t size, int flags);
+ssize_t nr_os_send(int fd, const void *data, size_t size, int flags);          /* MSG_NOSIGNAL added */
 ssize_t nr_os_send_message(int fd, const struct msghdr *message, int flags);   /* MSG_NOSIGNAL added */
 ssize_t nr_os_receive_message(int fd, struct msghdr *message, int flags);      /* MSG_CMSG_CLOEXEC added */
 int nr_os_set_option(int fd, int level, int option, int value);
 int nr_os_socket_error(int fd);       /* -SO_ERROR, 0 when there is none */
+int nr_os_tcp_unsent_bytes(int fd);   /* accepted by the kernel, not yet given to the network */
 int64_t nr_os_tcp_silence_ms(int fd); /* since the last data byte came (TCP_INFO) */
 
 /* ---- queues.c: POSIX message queues ---- */

@@ -1,4 +1,5 @@
-# cython: language_level=3, binding=False, embedsignature=False, auto_pickle=False
+# cython: language_level=3, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """The end that users hold: its life, its facts, and how it waits.
 
@@ -70,14 +71,17 @@ cdef class Endpoint:
         """Closes this end; the peer sees a good end after the last message. Idempotent.
 
         Threads that wait in a verb of this end get ClosedError. An accepted message of which the
-        kernel has not yet taken everything is pushed out for at most `linger_s`.
+        kernel has not yet taken everything is pushed out for at most `linger_s`, and the goodbye by
+        which the peer tells this from a death.
 
         Raises:
             TimedOutError: the peer did not take the rest of an accepted message; it is lost.
         """
         cdef bint unsent = False
-        if nr_endpoint_state(self.core) == NR_OPEN and nr_endpoint_flush(self.core) == -EAGAIN:
-            unsent = not self._linger()
+        if nr_endpoint_state(self.core) == NR_OPEN and nr_endpoint_take_leave(self.core) == -EAGAIN:
+            self._linger()
+            unsent = nr_endpoint_has_rest(self.core)
+        self._outlast()
         if nr_endpoint_begin_close(self.core):
             if is_frozen(self.core):
                 self.core = &nr_endpoint_nobody  # left to the end of the process
@@ -98,15 +102,30 @@ cdef class Endpoint:
         cdef uint64_t deadline = deadline_of(getattr(self.place, "linger_s", 1.0))
         cdef int result
         while True:
-            result = nr_endpoint_flush(self.core)
+            result = nr_endpoint_take_leave(self.core)
             if result != -EAGAIN:
-                return result == 0
+                return
             with nogil:
                 result = nr_endpoint_wait(self.core, NR_SEND, deadline)
             if result == -EINTR:
                 PyErr_CheckSignals()
             elif result <= 0:
-                return False
+                return
+
+    def _outlast(self):
+        """Waits, at most `linger_s`, for the kernel to send what closing would destroy (tcp)."""
+        cdef uint64_t deadline = 0
+        cdef uint64_t pause_ns = 500_000
+        while (nr_endpoint_state(self.core) == NR_OPEN and self.core.ops.linger != NULL
+               and self.core.ops.linger(self.core) == -EAGAIN):
+            if deadline == 0:
+                deadline = deadline_of(getattr(self.place, "linger_s", 1.0))
+            if nr_os_now_ns() >= deadline:
+                return  # the kernel goes on alone; only a peer that sends now could stop it
+            with nogil:
+                nr_os_sleep(NULL, 0, pause_ns)  # no event says "all was sent"
+            pause_ns = min(2 * pause_ns, <uint64_t>16_000_000)
+            PyErr_CheckSignals()
 
     def __enter__(self):
         return self
@@ -142,22 +161,26 @@ cdef class Endpoint:
         """A descriptor that polls readable when receive() may succeed.
 
         Take messages until try_receive() gives None, then poll. Belongs to this end: never read
-        it, never close it. Raises ClosedError, UnsupportedError (a sender).
+        it, never close it. Raises ClosedError, UnsupportedError (a sender), LimitError.
         """
         cdef int error = nr_endpoint_admit(self.core)
         if error < 0:
             self.fail(error, "fileno")
         if not self.receives or self.core.ops.fileno == NULL:
             self.fail(-EOPNOTSUPP, "fileno", "a sender has nothing to read")
-        return self.core.ops.fileno(self.core)
+        error = self.core.ops.fileno(self.core)
+        if error < 0:
+            self.fail(error, "fileno")
+        return error
 
     def statistics(self):
         """What this end has counted since it was opened, as a frozen `naru.Statistics`."""
-        cdef nr_statistics *s = &self.core.statistics
+        cdef nr_statistics s
         cdef uint64_t depth = 0
         cdef uint32_t state = nr_endpoint_state(self.core)
         if state == NR_OPEN and self.core.ops.depth_bytes != NULL and self.receives:
             depth = self.core.ops.depth_bytes(self.core)
+        nr_endpoint_read_statistics(self.core, &s)
         from naru.statistics import Statistics  # late: it brings dataclasses
         return Statistics(
             s.messages_sent, s.bytes_sent, s.messages_received, s.bytes_received,

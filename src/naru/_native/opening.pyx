@@ -1,4 +1,5 @@
-# cython: language_level=3, binding=False, embedsignature=False, auto_pickle=False
+# cython: language_level=3, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """How transports make ends from what the kernel gave them: connected descriptors, a segment, a queue."""
 from cpython.bytes cimport PyBytes_AS_STRING

@@ -1,4 +1,5 @@
-# cython: language_level=3, binding=False, embedsignature=False, auto_pickle=False
+# cython: language_level=3, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """The receiving verbs: each looks first, with the GIL kept; what finds nothing goes to waiting.pyx."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer

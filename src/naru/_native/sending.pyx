@@ -1,4 +1,5 @@
-# cython: language_level=3, binding=False, embedsignature=False, auto_pickle=False
+# cython: language_level=3, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """The sending verbs. Between `channel.send(b"...")` and the ring or the system call there is no Python
 frame: each verb tries first, with the GIL kept; what finds no room goes to waiting.pyx.
@@ -10,12 +11,13 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint
 from naru._native.views cimport Reservation
-from naru._native.waiting cimport finish_send, raise_send_error, send_batch, send_parts_of
+from naru._native.waiting cimport (finish_rest, finish_send, raise_send_error, send_batch,
+                                   send_parts_of)
 
 from naru import errors
 
 cdef extern from "<errno.h>":
-    const int EAGAIN, EBUSY, EOPNOTSUPP
+    const int EAGAIN, EBADF, EBUSY, EOPNOTSUPP
 
 cdef enum:
     BATCH = 256   # messages that go to C in one call
@@ -65,8 +67,9 @@ cdef class Parts:
 cdef class Sender(Endpoint):
     """The sending verbs. All are safe from several threads; each message stays whole.
 
-    A message is *accepted* when the verb returns: it is in the kernel, in the ring, or (its rest) in
-    this end's outbox, and arrives unless one of the two processes dies. A verb that raises
+    A message is *accepted* when the verb returns: it is in the kernel or in the ring, and arrives
+    unless one of the two processes dies. (The rest of one that was begun when its time was up, or by
+    try_send(), is in this end's outbox: the following verbs push it out.) A verb that raises
     TimedOutError has sent nothing. Order is kept.
     """
 
@@ -247,5 +250,13 @@ cdef class Sender(Endpoint):
         out.fd_count = <unsigned>len(fds)
         if out.size <= NR_SMALL_MESSAGE:
             result = nr_endpoint_send(self.core, &out)
-        if result != 0:
+        if result == 0:
+            if nr_endpoint_has_rest(self.core):
+                finish_rest(self, timeout_s)
+            return
+        try:
             finish_send(self, &out, timeout_s, result)
+        except errors.ClosedError as error:
+            if error.errno != EBADF or self.closed:
+                raise
+            raise ValueError(f"send_fds: not every one of {fds!r} is an open descriptor") from None

@@ -1,4 +1,5 @@
-# cython: language_level=3, binding=False, embedsignature=False
+# cython: language_level=3, binding=False
+# cython: embedsignature=True, embedsignature.format=clinic
 """System calls that Python's standard library lacks: sealed segments, eventfds, message queues.
 
 Used by the transports' rendezvous; nothing here knows an endpoint.

@@ -1,4 +1,5 @@
-# cython: language_level=3, binding=False, embedsignature=False, auto_pickle=False
+# cython: language_level=3, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """Messages in place: a lease of one, a batch of many, a reservation of one to be written.
 
@@ -10,6 +11,7 @@ faults. What is asked of a holder or view after the block raises ValueError.
 cimport cython
 from cpython.long cimport PyLong_AsSsize_t
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
@@ -391,38 +393,35 @@ cdef class Reservation(Holder):
         if self.in_place:
             self.keep_memory()
             self.end.reserved = 1
-            self.state = 1
-            self.view = memoryview(self)
         else:
             self.private = bytearray(self.size)
-            self.state = 1
-            self.view = memoryview(self.private)
+            self.data = <uint8_t *>PyByteArray_AS_STRING(self.private)
+        self.state = 1
+        self.view = memoryview(self)
         return self.view
 
     def __exit__(self, kind, value, traceback):
         cdef int result
         if self.state != 1:
             return
-        if self.in_place and kind is None and self.exports == 1:
-            # Nobody but the view that we gave: it dies now, so the message is final.
+        if kind is None:
             try:
                 self.view.release()
-                self.view = None
             except BufferError:
-                self.leave(False)
+                pass  # an array looks through it: `exports` counts that
+        if kind is not None or self.exports:
+            self.leave(kind is not None)
+            return
+        self.view = None
+        if self.in_place:  # nobody can write to it any more: the message is final
             self.state = 2
             result = nr_endpoint_commit(self.end.core, self.size)
             self.give_back()
             if result < 0:
                 self.end.fail(result, "reserve")
-            return
-        if not self.in_place and kind is None:
-            self.view.release()
-            self.view = None
+        else:
             self.state = 3
             self.end.send(self.private, self.timeout_s)
-            return
-        self.leave(kind is not None)
 
     cdef void give_back(self) noexcept:
         if self.state == 3:
@@ -431,7 +430,8 @@ cdef class Reservation(Holder):
         if self.segment != NULL:
             nr_segment_release(self.segment)
             self.segment = NULL
-        self.end.reserved = 0
+        if self.in_place:
+            self.end.reserved = 0
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.state != 1:

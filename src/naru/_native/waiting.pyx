@@ -1,13 +1,16 @@
-# cython: language_level=3, binding=False, embedsignature=False, auto_pickle=False
+# cython: language_level=3, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 # cython: boundscheck=False, wraparound=False, initializedcheck=False
 """The slow half of every verb: what the first try could not do takes its turn, waits without the GIL,
 looks at signals, and tries again. Must not know: Python's verbs and their arguments.
 """
+from cpython.exc cimport PyErr_CheckSignals
+
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint, deadline_of
 
 cdef extern from "<errno.h>":
-    const int EAGAIN, EBUSY, EMSGSIZE, EOPNOTSUPP, ESHUTDOWN, ETIMEDOUT
+    const int EAGAIN, EBUSY, EINTR, EMSGSIZE, EOPNOTSUPP, ESHUTDOWN, ETIMEDOUT
 
 # ---- sending ----
 
@@ -22,6 +25,7 @@ cdef int finish_send(Endpoint end, nr_outgoing *out, object timeout_s, int resul
         while True:
             result = nr_endpoint_send(end.core, out)
             if result == 0:
+                push_out(end, deadline)
                 return 0
             if result != -EAGAIN:
                 raise_send_error(end, result, out.size)
@@ -35,6 +39,46 @@ cdef int finish_send(Endpoint end, nr_outgoing *out, object timeout_s, int resul
             if result < 0:
                 nr_endpoint_begin_close(end.core)  # half a message is out and cannot be completed
         nr_endpoint_let_go(end.core, NR_SEND)
+
+
+cdef int push_out(Endpoint end, uint64_t deadline) except -1:
+    """Waits, as the holder, until the rest of an accepted message is out. When the time is up the
+    following verbs push it, and close() does."""
+    cdef int result
+    while nr_endpoint_has_rest(end.core):
+        result = nr_endpoint_admit(end.core)
+        if result == 0:
+            result = nr_endpoint_flush(end.core)
+        if result == 0:
+            return 0
+        if result != -EAGAIN:
+            raise_send_error(end, result, 0)
+        if end.wait(NR_SEND, deadline, "send") == 0:
+            return 0
+    return 0
+
+
+cdef int finish_rest(Endpoint end, object timeout_s) except -1:
+    """The same for who does not hold the direction yet."""
+    cdef uint64_t deadline = deadline_of(timeout_s)
+    cdef int result = nr_endpoint_flush(end.core)
+    if result != -EAGAIN:
+        if result < 0:
+            raise_send_error(end, result, 0)
+        return 0
+    while True:
+        with nogil:
+            result = nr_endpoint_hold(end.core, NR_SEND, deadline)
+        if result == 0:
+            break
+        if result != -EINTR:
+            return 0  # the time is up while others wait: they push it out
+        PyErr_CheckSignals()
+    try:
+        push_out(end, deadline)
+    finally:
+        nr_endpoint_let_go(end.core, NR_SEND)
+    return 0
 
 
 cdef int raise_send_error(Endpoint end, int error, size_t size) except -1:
@@ -60,12 +104,12 @@ cdef int send_parts_of(Endpoint end, const iovec *parts, int count, size_t size,
     out.fd_count = 0
     if size <= NR_SMALL_MESSAGE:
         result = nr_endpoint_send(end.core, &out)
-        if result == 0:
-            return 0
         if result == -EAGAIN and nr_endpoint_glance(end.core, NR_SEND):
             result = nr_endpoint_send(end.core, &out)
-            if result == 0:
-                return 0
+        if result == 0:
+            if nr_endpoint_has_rest(end.core):
+                finish_rest(end, timeout_s)
+            return 0
     finish_send(end, &out, timeout_s, result)
     return 0
 
@@ -102,6 +146,8 @@ cdef int send_batch(Endpoint end, const iovec *messages, int count, object timeo
                 raise_send_error(end, result, messages[done].iov_len)
         done += result
         sent[0] += result
+    if nr_endpoint_has_rest(end.core):
+        finish_rest(end, timeout_s)
     return 0
 
 
@@ -112,8 +158,6 @@ cdef int reserve_place(Endpoint end, size_t size, object timeout_s, uint8_t **da
     if end.reserved:
         end.fail(-EOPNOTSUPP, "reserve", "another reservation is open on this end")
     result = nr_endpoint_reserve(end.core, size, data)
-    if result == -EOPNOTSUPP or (result == -EMSGSIZE and size <= end.core.max_message_bytes):
-        return 0
     if result == -EAGAIN or result == -EBUSY:
         deadline = deadline_of(timeout_s)
         end.hold(NR_SEND, deadline, "reserve")
@@ -126,6 +170,8 @@ cdef int reserve_place(Endpoint end, size_t size, object timeout_s, uint8_t **da
                     end.fail(-ETIMEDOUT, "reserve", "no room came free in time")
         finally:
             nr_endpoint_let_go(end.core, NR_SEND)
+    if result == -EOPNOTSUPP or (result == -EMSGSIZE and size <= end.core.max_message_bytes):
+        return 0
     if result < 0:
         raise_send_error(end, result, size)
     return 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from naru.errors import UnsupportedError
 __all__ = ["check_plot_path", "spread_out", "write_plot"]
 
 KINDS = (".png", ".svg")
+MOST_COLUMNS = 3
+LABEL_GAP_PT = 12.0
 
 _COLOURS = {
     "shm": "#0072B2", "pipe": "#E69F00", "unix": "#009E73", "fifo": "#CC79A7", "mq": "#D55E00",
@@ -34,7 +37,7 @@ _MARKS = {"message": "o", "batch": "s", "in-place": "^"}
 _TITLES = {
     "message": "one by one",
     "batch": "batches of 64",
-    "in-place": "taken in place",
+    "in-place": "in place",
 }
 _PERCENTILES = ((0.5, "o", "p50"), (0.99, "D", "p99"), (0.999, "|", "p99.9"))
 
@@ -80,16 +83,24 @@ def _draw(report: Report) -> Any:
     from matplotlib.figure import Figure
 
     panels = _panels(report)
-    rows = max(len({record.contender.name for record in report.records}), 3)
-    several = len(report.sizes_bytes) > 1
-    height = 5.4 if several else 2.2 + 0.42 * rows
-    figure = Figure(figsize=(max(8.5, 5.2 * len(panels)), height), layout="constrained")
-    figure.set_facecolor("white")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1), w_pad=0.15, h_pad=0.12)  # type: ignore[union-attr]
-    figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=13, fontweight="bold")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        panel(axes)
-    figure.supxlabel(_small_print(report), x=0.01, ha="left", fontsize=8, color="#555555")
+    columns = min(len(panels), MOST_COLUMNS)
+    rows = -(-len(panels) // columns)
+    names = max(len({record.contender.name for record in report.records}), 4)
+    height = 4.6 if len(report.sizes_bytes) > 1 else 2.0 + 0.42 * names
+    figure = Figure(figsize=(max(8.5, 5.4 * columns), 0.9 + height * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)  # type: ignore[union-attr]
+    figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=14, fontweight="bold")
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, panel in zip_longest(places, panels):
+        if panel is None:
+            axes.set_axis_off()
+        else:
+            panel(axes)
+    figure.supxlabel(_small_print(report), x=0.01, ha="left", fontsize=8.5, color="#555555")
+    figure.draw_without_rendering()  # the places of the axes are final now
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        _label_ends(axes)
     return figure
 
 
@@ -134,8 +145,7 @@ def _trips_by_size(axes: Any, records: Sequence[Record]) -> None:
 
 
 def _lines(axes: Any, records: Sequence[Record], value: Callable[[Record], float]) -> None:
-    """One line a contender, log against log, named at its right end."""
-    ends: list[tuple[float, float, str, str]] = []
+    """One line a contender, log against log; _label_ends writes its name at its end."""
     for name in dict.fromkeys(record.contender.name for record in records):
         own = sorted(
             (record for record in records if record.contender.name == name),
@@ -143,35 +153,39 @@ def _lines(axes: Any, records: Sequence[Record], value: Callable[[Record], float
         )
         colour, naive = _colour(own[0]), own[0].contender.naive
         xs, ys = [record.size_bytes for record in own], [value(record) for record in own]
-        axes.plot(xs, ys, color=colour, marker="o", linestyle="--" if naive else "-")
-        ends.append((xs[-1], ys[-1], name, colour))
+        axes.plot(xs, ys, color=colour, marker="o", linestyle="--" if naive else "-", label=name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    _label_ends(axes, ends)
+    first, last = min(record.size_bytes for record in records), max(r.size_bytes for r in records)
+    spread = max(2.0, last / first)
+    axes.set_xlim(first / spread**0.05, last * spread**0.22)  # room for the names
     sizes = sorted({record.size_bytes for record in records})
     shown = sizes[:: -(-len(sizes) // 7)]
     axes.set_xticks(shown, [show_size(size) for size in shown])
     axes.set_xticks([], minor=True)
     axes.yaxis.set_major_formatter(lambda number, _: f"{number:g}")
+    axes.yaxis.set_minor_formatter(lambda number, _: "")
     axes.set_xlabel("message size")
 
 
-def _label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def _label_ends(axes: Any) -> None:
     """Names beside the last points, moved apart where they would overlap."""
-    from matplotlib.ticker import NullFormatter
-
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    low, high = axes.transData.transform([(1, y) for y in axes.get_ylim()])[:, 1]
-    places = [
-        float(axes.transData.transform((x, y))[1] - low) / (high - low) for x, y, _, _ in ends
-    ]
-    right = max(x for x, _, _, _ in ends)
-    for (_, y, name, colour), place, moved in zip(ends, places, spread_out(places, 0.048), strict=True):
-        axes.annotate(
-            name, xy=(right, y), xycoords="data", xytext=(8, (moved - place) * 330),
-            textcoords="offset points", color=colour, va="center", fontweight="bold", fontsize=9,
-            annotation_clip=False,
-        )  # fmt: skip
+    lines = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
+    for right in {line.get_xdata()[-1] for line in lines}:
+        ending = [line for line in lines if line.get_xdata()[-1] == right]
+        heights_pt = [
+            axes.transData.transform((right, line.get_ydata()[-1]))[1] * 72 / axes.figure.dpi
+            for line in ending
+        ]
+        for line, at, moved in zip(
+            ending, heights_pt, spread_out(heights_pt, LABEL_GAP_PT), strict=True
+        ):
+            axes.annotate(
+                line.get_label(), xy=(right, line.get_ydata()[-1]), xytext=(8, moved - at),
+                textcoords="offset points", color=line.get_color(), va="center",
+                fontweight="bold", fontsize=9.5, annotation_clip=False,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6},
+            )  # fmt: skip
 
 
 def spread_out(places: Sequence[float], gap: float) -> list[float]:
@@ -213,7 +227,7 @@ def _dots(axes: Any, records: Sequence[Record]) -> None:
             )  # fmt: skip
     _finish_rows(axes, names, lambda number: f"{_short(number)}/s")
     marks = [(_MARKS[mode], _TITLES[mode], _INK) for mode in modes]
-    _legend(axes, [*marks, *([("d", "the seed's C figure, another machine", "none")] * seed)])
+    _legend(axes, [*marks, *([("d", "seed's C, another machine", "none")] * seed)])
 
 
 def _percentiles(axes: Any, records: Sequence[Record]) -> None:
@@ -227,10 +241,10 @@ def _percentiles(axes: Any, records: Sequence[Record]) -> None:
         for (_, mark, _), value in zip(_PERCENTILES, us, strict=True):
             axes.plot(value, row, mark, color=colour, markersize=8, markeredgewidth=2, zorder=3)
         axes.annotate(
-            f"{us[0]:.3g} µs", (us[0], row), xytext=(0, 8), textcoords="offset points",
+            _show_us(us[0]), (us[0], row), xytext=(0, 8), textcoords="offset points",
             ha="center", fontsize=8, color=colour,
         )  # fmt: skip
-    _finish_rows(axes, names, lambda number: f"{number:g} µs")
+    _finish_rows(axes, names, _show_us)
     _legend(axes, [(mark, name, _INK) for _, mark, name in _PERCENTILES])
 
 
@@ -244,6 +258,8 @@ def _rows(records: Sequence[Record], worth: Callable[[list[Record]], float]) -> 
 
 def _finish_rows(axes: Any, names: Sequence[str], show: Callable[[float], str]) -> None:
     axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.set_xlabel(" ")  # room for the legend
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.3)
     axes.tick_params(axis="y", length=0)
@@ -262,10 +278,18 @@ def _legend(axes: Any, marks: Sequence[tuple[str, str, str]]) -> None:
                markerfacecolor=fill, markeredgewidth=1.5 if fill == "none" or mark == "|" else 1)
         for mark, text, fill in marks
     ]  # fmt: skip
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0, -0.09), ncols=len(handles),
-        frameon=False, fontsize=8.5, handletextpad=0.3, columnspacing=1.4, borderaxespad=0,
+    legend = axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=_below(axes), ncols=len(handles),
+        frameon=False, fontsize=8, handletextpad=0.2, columnspacing=1.1, borderaxespad=0,
     )  # fmt: skip
+    legend.set_in_layout(False)  # it may be wider than its axes
+
+
+def _below(axes: Any) -> Any:
+    """The axes' left edge, 30 points under it, whatever their height."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transAxes + ScaledTranslation(0, -26 / 72, axes.figure.dpi_scale_trans)
 
 
 # ---- words ----
@@ -274,6 +298,10 @@ def _legend(axes: Any, marks: Sequence[tuple[str, str, str]]) -> None:
 def _colour(record: Record) -> str:
     contender = record.contender
     return _NAIVE_COLOUR if contender.naive else _COLOURS.get(contender.transport, _INK)
+
+
+def _show_us(us: float) -> str:
+    return f"{us:.3g} µs" if us < 1000 else f"{us / 1000:.3g} ms"
 
 
 def _short(number: float) -> str:

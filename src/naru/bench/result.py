@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naru.bench.files import write_whole
 from naru.bench.machine import Machine
 from naru.bench.plan import Contender, Gap
 
-__all__ = ["SCHEMA", "Pass", "Record", "Report", "Spread", "read_report", "write_report"]
+__all__ = ["SCHEMA", "Pass", "Record", "Report", "Spread", "read_report", "to_json", "write_report"]
 
 SCHEMA = "naru-bench/1"
 
@@ -148,14 +149,17 @@ class Report:
         return sorted({record.size_bytes for record in self.records})
 
 
-def write_report(report: Report, path: str | Path) -> None:
-    """Writes JSON, whole or not at all. Raises OSError."""
-    from naru.bench.files import write_whole
-
+def to_json(report: Report) -> bytes:
+    """All of it, with the medians written out for other programs."""
     data = dataclasses.asdict(report)
     for record, entry in zip(report.records, data["records"], strict=True):
         entry["summary"] = record.summary()
-    write_whole(path, json.dumps(data, indent=1).encode() + b"\n")
+    return json.dumps(data, indent=1).encode() + b"\n"
+
+
+def write_report(report: Report, path: str | Path) -> None:
+    """Writes JSON, whole or not at all. Raises OSError."""
+    write_whole(path, to_json(report))
 
 
 def read_report(path: str | Path) -> Report:

@@ -29,6 +29,7 @@ LEAST_LIMIT_S = 120.0
 LIMIT_PART = 20.0
 """A run that takes so many times as long as predicted is stuck."""
 END_S = 5.0
+MOST_NAMED = 6
 
 Progress = Callable[[float, str], None]
 """Called with the share that is done (0 to 1) and what is being done."""
@@ -108,9 +109,12 @@ def _lowered(records: list[Record], budget_s: float | None) -> list[str]:
     lowered = [record for record in records if record.count < record.count_asked]
     if not lowered:
         return []
-    names = ", ".join(f"{r.contender.name} {r.mode} {r.count:,}" for r in lowered)
+    named = [f"{one.contender.name} {one.mode} {one.count:,}" for one in lowered[:MOST_NAMED]]
+    more = len(lowered) - len(named)
+    tail = f" and {more} more (--json has all)" if more else ""
     return [
-        f"fewer messages than asked, to end within {budget_s:.0f} s (times are scaled up): {names}"
+        f"fewer messages than asked, so as to end within {budget_s:.0f} s; their times are scaled "
+        f"up: {', '.join(named)}{tail}"
     ]
 
 

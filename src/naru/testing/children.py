@@ -308,8 +308,11 @@ def until_sleeping(thread_id: int, *, pid: int | str = "self", patience_s: float
     until_s = time.monotonic() + patience_s
     in_a_row = 0
     while time.monotonic() < until_s:
-        with open(f"/proc/{pid}/task/{thread_id}/stat", "rb") as file:
-            state = file.read().rpartition(b")")[2].split()[0]
+        try:
+            with open(f"/proc/{pid}/task/{thread_id}/stat", "rb") as file:
+                state = file.read().rpartition(b")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # it has ended
         in_a_row = in_a_row + 1 if state == b"S" else 0
         if in_a_row == 5:
             return True

@@ -1,9 +1,9 @@
 """One file per mechanism, all of one shape (contract.py).
 
-    contract   Capabilities, Transport: the contract       hello   the 16 bytes that open a connection
-    pipe fifo unix tcp udp mq shm                          door    accepts without waiting for strangers
-    names      socket files: taken over, never stolen      pairs   both ends in one hand; pickling
-    connecting retry until the deadline                    heartbeat  signs of life on a timer
+    contract    Capabilities, Transport     hello      the 16 bytes that open a connection
+    pipe fifo unix tcp udp mq shm           door       accepts without waiting for strangers
+    names       socket files, taken over    pairs      both ends in one hand; pickling
+    connecting  retries until the deadline  heartbeat  signs of life on a timer
 
 Transports are imported when they are first used.
 """

@@ -20,7 +20,9 @@ Result = TypeVar("Result")
 FIRST_PAUSE_S = 0.001
 LAST_PAUSE_S = 0.05
 
-_NOT_YET = {errno.ENOENT, errno.ECONNREFUSED, errno.ENXIO, errno.EAGAIN, errno.ECONNRESET, errno.EPIPE}
+_NOT_YET = {
+    errno.ENOENT, errno.ECONNREFUSED, errno.ENXIO, errno.EAGAIN, errno.ECONNRESET, errno.EPIPE
+}  # fmt: skip
 
 
 class Deadline:
@@ -77,8 +79,8 @@ def persist(
 
 def _timed_out(operation: str, address: object) -> TimedOutError:
     return TimedOutError(
-        f'{operation} "{address}": timed out (ETIMEDOUT); a server is there but does not accept: it '
-        "is busy, stopped, or its backlog is full (?backlog=)",
+        f'{operation} "{address}": timed out (ETIMEDOUT); a server is there but does not accept: '
+        "it is busy, stopped, or its backlog is full (?backlog=)",
         errno=errno.ETIMEDOUT, operation=operation, address=address,
     )  # fmt: skip
 
@@ -86,7 +88,7 @@ def _timed_out(operation: str, address: object) -> TimedOutError:
 def _nobody(error: OSError, operation: str, address: object) -> NoSuchNameError:
     name = errno.errorcode.get(error.errno or 0, "?")
     return NoSuchNameError(
-        f'{operation} "{address}": nobody is there ({name}); start the other side first, or give it '
-        "more time with timeout_s",
+        f'{operation} "{address}": nobody is there ({name}); start the other side first, or give '
+        "it more time with timeout_s",
         errno=error.errno, operation=operation, address=address,
     )  # fmt: skip

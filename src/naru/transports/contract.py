@@ -3,8 +3,8 @@
 Holds: `Capabilities` (one row of the table that `naru transports` prints, the docs show and
 `naru.choose` will read), `Transport` (the functions a module of this folder has), `Place` (what
 must be closed together with an end), `Listener`'s protocol. The semantics (order, loss, tearing,
-blocking, errors) are stated once, in native/include/naru/endpoint.h, and checked for every transport
-by `naru.testing.check_transport`.
+blocking, errors) are stated once, in native/include/naru/endpoint.h, and checked for every
+transport by `naru.testing.check_transport`.
 Must not know: any mechanism.
 Joins: `naru.channel` finds a transport by its name and calls these functions.
 """
@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from naru._native.ends import Channel, Receiver, Sender
+    from naru._native.ends import Channel, Endpoint, Receiver, Sender
     from naru.address import Address
     from naru.settings import Settings
     from naru.transports.listener import Listener
 
-__all__ = ["Capabilities", "Peer", "Place", "Transport"]
+__all__ = ["Capabilities", "End", "Peer", "Place", "Transport"]
+
+End = TypeVar("End", bound="Endpoint")
 
 
 class Peer(NamedTuple):
@@ -91,6 +93,3 @@ class Transport(Protocol):
     def pair(self, address: Address) -> tuple[Channel, Channel]: ...
     def sender(self, address: Address, timeout_s: float | None) -> Sender: ...
     def receiver(self, address: Address) -> Receiver: ...
-
-
-EndType = type[Any]

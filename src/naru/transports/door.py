@@ -2,8 +2,8 @@
 
 Holds: the listening socket and the handshakes under way, each a generator that yields while its
 connection has nothing to say; a handshake that takes longer than `handshake_timeout_s` is dropped.
-One epoll over all of them is what `naru.Listener` sleeps on, and what a fan-in receiver nests in its
-own.
+One epoll over all of them is what `naru.Listener` sleeps on, and what a fan-in receiver nests in
+its own.
 Must not know: which transport it serves; `welcome(sock)` starts a handshake and returns what it
 makes.
 Joins: `step()` is called when the door's descriptor is readable or `deadline_ns` has come.
@@ -18,17 +18,19 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, TypeVar
 
 from naru.errors import NaruError, from_os_error
 
-__all__ = ["Door", "finish"]
+__all__ = ["Door", "Welcome", "finish"]
 
 FOREVER_NS = 2**64 - 1
 ACCEPTS_A_STEP = 64
 EMFILE_PAUSE_NS = 100_000_000
 
+Outcome = TypeVar("Outcome")
 Welcome = Callable[[socket.socket], Generator[None, None, Any]]
+"""Starts a handshake, which returns what it made of the connection; None turns it away."""
 
 
 class _Guest:
@@ -179,8 +181,8 @@ os.register_at_fork(after_in_child=_close_all)
 
 
 def finish(
-    handshake: Generator[None, None, Any], sock: socket.socket, deadline_s: float | None
-) -> Any:
+    handshake: Generator[None, None, Outcome], sock: socket.socket, deadline_s: float | None
+) -> Outcome:
     """Runs a client's handshake to its end, waiting on its socket.
 
     Raises: TimeoutError at the deadline (time.monotonic() seconds), what the handshake raises.
@@ -191,7 +193,8 @@ def finish(
         try:
             next(handshake)
         except StopIteration as finished:
-            return finished.value
+            made: Outcome = finished.value
+            return made
         left_ms = None if deadline_s is None else (deadline_s - time.monotonic()) * 1000
         if left_ms is not None and left_ms <= 0:
             handshake.close()

@@ -8,15 +8,15 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any
 
+from naru._native.ends import Endpoint, Receiver
 from naru._native.opening import add_sender, open_fan_in
-from naru._native.ends import Receiver
 from naru.address import Address
 from naru.errors import from_os_error
+from naru.settings import Settings
 from naru.transports import hello
 from naru.transports.contract import Place
-from naru.transports.door import Door
+from naru.transports.door import Door, Welcome
 from naru.transports.heartbeat import keep_beating
 
 __all__ = ["open_receiver", "refuse_shape", "start_listening"]
@@ -37,21 +37,21 @@ def start_listening(sock: socket.socket, backlog: int, operation: str, address: 
 
 def open_receiver(
     address: Address,
-    settings: Any,
+    settings: Settings,
     listening: socket.socket,
-    welcome: Any,
+    welcome: Welcome,
     close_name: Callable[[], object],
     bell: int = -1,
     *closers: Callable[[], object],
 ) -> Receiver:
     """Takes the listening socket over; `bell` is the doorbell that shm senders share."""
 
-    def let_in(child: Any) -> None:
+    def let_in(child: Endpoint) -> None:
         heartbeat_s = child.heartbeat_s
         add_sender(end, child)
         keep_beating(end, heartbeat_s)
 
     door = Door(listening, welcome, let_in, settings.handshake_timeout_s)
     place = Place(settings, close_name, *closers, door.close)
-    end: Receiver = open_fan_in(Receiver, settings, door, bell, address=address, place=place)
+    end = open_fan_in(Receiver, settings, door, bell, address=address, place=place)
     return end

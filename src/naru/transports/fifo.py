@@ -1,8 +1,8 @@
 """FIFOs: a path in the file system, many writers, one reader.
 
 Opening never hangs. naru's own framing sends chunks of at most PIPE_BUF, so that writers never tear
-each other's messages; each sender holds a lock on one byte of the FIFO itself, by which the receiver
-knows that it lives. With framing=raw or lines any program may be at the other end.
+each other's messages; each sender holds a lock on one byte of the FIFO itself, by which the
+receiver knows that it lives. With framing=raw or lines any program may be at the other end.
 Source: fifo(7), pipe(7), fcntl(2) open file description locks.
 """
 
@@ -14,10 +14,9 @@ import os
 import secrets
 import stat
 import struct
-from typing import Any
 
-from naru._native.opening import open_fifo_receiver, open_fifo_sender, open_stream
 from naru._native.ends import Receiver, Sender
+from naru._native.opening import open_fifo_receiver, open_fifo_sender, open_stream
 from naru.address import Address
 from naru.errors import NameTakenError, NotPermittedError, from_os_error
 from naru.runtime import NameLock
@@ -39,7 +38,7 @@ capabilities = Capabilities(
     priority=False,
     in_place=False,
     peer_credentials=False,
-    peer_death="a sender's sees it at once; a receiver goes on with the other senders",
+    peer_death="a sender sees it at once; a receiver goes on with the other senders",
     crosses_machines=False,
     max_message_bytes=lambda: FifoSettings().max_message_bytes,
 )
@@ -89,8 +88,8 @@ def _open_existing(path: str, flags: int, operation: str, address: Address) -> i
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotPermittedError(
-                f'{operation} "{address}": not permitted (ELOOP); {path} is a symbolic link, and is '
-                "not followed",
+                f'{operation} "{address}": not permitted (ELOOP); {path} is a symbolic link, and '
+                "is not followed",
                 errno=errno.ELOOP, operation=operation, address=address,
             ) from error  # fmt: skip
         raise
@@ -114,12 +113,10 @@ def receiver(address: Address) -> Receiver:
         name = _Name(path, lock, made, (status.st_dev, status.st_ino))
         place = Place(settings, name.close)
         if settings.framing == "naru":
-            return open_fifo_receiver(  # type: ignore[no-any-return]
+            return open_fifo_receiver(
                 Receiver, settings, fds[0], fds[1], address=address, place=place
             )
-        return open_stream(  # type: ignore[no-any-return]
-            Receiver, settings, "pipe", fds[0], -1, address=address, place=place
-        )
+        return open_stream(Receiver, settings, "pipe", fds[0], -1, address=address, place=place)
     except BaseException:
         for fd in fds:
             os.close(fd)
@@ -128,7 +125,7 @@ def receiver(address: Address) -> Receiver:
 
 
 def _make(path: str, mode: int, address: Address) -> bool:
-    """True when the FIFO was made here; False when there was something (checked once it is open)."""
+    """True when the FIFO was made here; False when there was something (checked once open)."""
     try:
         os.mkfifo(path, mode)
         os.chmod(path, mode, follow_symlinks=True)  # less the umask otherwise; made a moment ago
@@ -145,7 +142,7 @@ def _make(path: str, mode: int, address: Address) -> bool:
     return True
 
 
-def _reach(address: Address, settings: FifoSettings) -> Any:
+def _reach(address: Address, settings: FifoSettings) -> Sender:
     fd = _open_existing(str(address.path), os.O_WRONLY, "fifo.sender", address)
     try:
         _check_fifo(fd, "fifo.sender", address, {os.geteuid(), 0})
@@ -170,4 +167,4 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
     settings = FifoSettings.from_address(address)
     return persist(
         lambda deadline: _reach(address, settings), Deadline(timeout_s), "fifo.sender", address
-    )  # type: ignore[no-any-return]
+    )

@@ -49,6 +49,7 @@ class _Heart:
                 if end is None or end.closed or end._beat() < 0:
                     with self._changed:  # gone; whoever uses it hears of it from its own verbs
                         self._ends.pop(reference, None)
+            end = None  # or the last one would live until the next beat
 
 
 _heart = _Heart()

@@ -4,7 +4,8 @@
     "NARU" version   kind   max message bytes   extra
 
 kind: what the sender of the hello is: a channel's end, a sender, a receiver; or a refusal, whose
-extra is an errno. extra: the heartbeat in ms (tcp, udp); 1 when the process has membarrier(2) (shm).
+extra is an errno. extra: the heartbeat in ms (tcp, udp); 1 when the process has membarrier(2)
+(shm).
 Numbers are in the machine's byte order: another order makes another magic, and is refused.
 Pure functions over bytes, and the two handshakes as generators that yield when they need more.
 Must not know: which transport it serves.
@@ -97,8 +98,8 @@ def _raise_refusal(error: int, operation: str, address: object) -> None:
         )  # fmt: skip
     if error == errno.EACCES:
         raise NotPermittedError(
-            f'{operation} "{address}": refused (EACCES), this user may not connect; ?allow_uids= at '
-            "the listener permits it",
+            f'{operation} "{address}": refused (EACCES), this user may not connect; ?allow_uids= '
+            "at the listener permits it",
             errno=error, operation=operation, address=address,
         )  # fmt: skip
     if error not in errno.errorcode:

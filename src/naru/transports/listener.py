@@ -73,9 +73,10 @@ class Listener:
             while True:
                 with self._lock:
                     self._check("accept")
+                    self._silence_bell()
                     self._door.step()
                     if self._ready:
-                        return self._ready.popleft()
+                        return self._take_ready()
                     pause_ms = self._pause_ms(deadline)
                 if deadline.passed:
                     raise TimedOutError(
@@ -89,6 +90,14 @@ class Listener:
                 self._waiting -= 1
                 self._free_bell()
 
+    def _take_ready(self) -> Channel:
+        channel = self._ready.popleft()
+        # One step may have let in several, and the door is silent now: the others who wait in
+        # accept() must hear of theirs.
+        if self._ready and self._waiting > 1:
+            os.eventfd_write(self._bell, 1)
+        return channel
+
     def _pause_ms(self, deadline: Deadline) -> float | None:
         left_s = deadline.left_s
         pauses = [] if left_s is None else [left_s * 1000]
@@ -97,6 +106,12 @@ class Listener:
 
             pauses.append(max(0.0, (self._door.deadline_ns - time.monotonic_ns()) / 1e6))
         return min(pauses) + 1 if pauses else None
+
+    def _silence_bell(self) -> None:
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return  # it did not ring
 
     def _check(self, operation: str) -> None:
         if os.getpid() != self._owner:

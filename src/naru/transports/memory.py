@@ -30,7 +30,7 @@ def _read_number(path: str) -> int | None:
 
 def _group_headroom() -> list[int]:
     """What the control groups of this process still allow, as far as they can be read."""
-    rooms = []
+    rooms: list[int] = []
     try:
         with open("/proc/self/cgroup", encoding="utf-8") as file:
             lines = file.read().splitlines()

@@ -12,13 +12,19 @@ import fcntl
 import os
 import resource
 import struct
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from naru._native.opening import open_mq
 from naru._native.ends import Receiver, Sender
+from naru._native.opening import open_mq
 from naru._native.system import mq_attributes, mq_open, mq_unlink
 from naru.address import Address
-from naru.errors import LimitError, NameTakenError, NotPermittedError, UnsupportedError, from_os_error
+from naru.errors import (
+    LimitError,
+    NameTakenError,
+    NotPermittedError,
+    UnsupportedError,
+    from_os_error,
+)
 from naru.runtime import NameLock
 from naru.settings import MqSettings
 from naru.transports.connecting import Deadline, persist
@@ -64,7 +70,9 @@ def _explain(error: OSError, operation: str, address: Address, depth: int, size:
     """The kernel's EINVAL, EMFILE and ENOSPC all mean limits; say which and how high it is."""
     msg_max, msgsize_max = machine_limit("msg_max"), machine_limit("msgsize_max")
     if error.errno == errno.EINVAL and depth > msg_max:
-        text = f"depth={depth} is above fs.mqueue.msg_max = {msg_max}: lower it, or raise the sysctl"
+        text = (
+            f"depth={depth} is above fs.mqueue.msg_max = {msg_max}: lower it, or raise the sysctl"
+        )
     elif error.errno == errno.EINVAL and size > msgsize_max:
         text = (
             f"message_bytes={size} is above fs.mqueue.msgsize_max = {msgsize_max}: lower it, or "
@@ -74,12 +82,13 @@ def _explain(error: OSError, operation: str, address: Address, depth: int, size:
         soft, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         text = (
-            f"the queues of this user would be above RLIMIT_MSGQUEUE = {soft} bytes (this one needs "
-            f"about {depth * (size + 128)}), or the process above RLIMIT_NOFILE = {files}: close "
-            "queues, lower depth= and message_bytes=, or raise the limit"
+            f"the queues of this user would be above RLIMIT_MSGQUEUE = {soft} bytes (this one "
+            f"needs about {depth * (size + 128)}), or the process above RLIMIT_NOFILE = {files}: "
+            "close queues, lower depth= and message_bytes=, or raise the limit"
         )
     elif error.errno == errno.ENOSPC:
-        text = f"the machine has fs.mqueue.queues_max = {machine_limit('queues_max')} queues: remove some"
+        queues_max = machine_limit("queues_max")
+        text = f"the machine has fs.mqueue.queues_max = {queues_max} queues: remove some"
     else:
         raise from_os_error(error, operation, address) from error
     name = errno.errorcode[error.errno]
@@ -143,8 +152,8 @@ def _check_existing(queue: int, address: Address, settings: MqSettings) -> None:
     depth, size, _ = mq_attributes(queue)
     if (settings.depth or depth) != depth or (settings.message_bytes or size) != size:
         raise NameTakenError(
-            f'mq.receiver "{address}": the queue exists with depth={depth} and message_bytes={size}: '
-            "ask for these, or for nothing, or remove it",
+            f'mq.receiver "{address}": the queue exists with depth={depth} and message_bytes='
+            f"{size}: ask for these, or for nothing, or remove it",
             errno=errno.EEXIST, operation="mq.receiver", address=address,
         )  # fmt: skip
 
@@ -166,7 +175,7 @@ def receiver(address: Address) -> Receiver:
                 errno=errno.EEXIST, operation="mq.receiver", address=address,
             ) from error  # fmt: skip
         name = _Name(str(address.name), lock, made or lock.taken_over)
-        return open_mq(  # type: ignore[no-any-return]
+        return open_mq(
             Receiver, settings, queue, True, address=address, place=Place(settings, name.close)
         )
     except BaseException:
@@ -176,7 +185,7 @@ def receiver(address: Address) -> Receiver:
         raise
 
 
-def _reach(address: Address, settings: MqSettings) -> Any:
+def _reach(address: Address, settings: MqSettings) -> Sender:
     queue = mq_open(str(address.name), os.O_WRONLY, 0, 0, 0)
     try:
         return open_mq(Sender, settings, queue, False, address=address, place=Place(settings))
@@ -189,4 +198,4 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
     settings = MqSettings.from_address(address)
     return persist(
         lambda deadline: _reach(address, settings), Deadline(timeout_s), "mq.sender", address
-    )  # type: ignore[no-any-return]
+    )

@@ -1,7 +1,8 @@
 """Socket files as names: a dead server's is taken over, a living one's never.
 
-A name is held by a lock file (runtime.NameLock), so two servers that start together cannot both find
-the old socket dead. A socket whose server is not naru has no lock: it is asked by a connection.
+A name is held by a lock file (runtime.NameLock), so two servers that start together cannot both
+find the old socket dead. A socket whose server is not naru has no lock: it is asked by a
+connection.
 Must not know: what is said over the socket.
 """
 
@@ -38,7 +39,9 @@ class BoundName:
             self._lock.release()
 
 
-def bind_path(sock: socket.socket, path: str, mode: int, operation: str, address: object) -> BoundName:
+def bind_path(
+    sock: socket.socket, path: str, mode: int, operation: str, address: object
+) -> BoundName:
     """Binds a Unix socket to a path, with these permission bits from its first moment on.
 
     Raises:
@@ -70,8 +73,8 @@ def _remove_dead(path: str, kind: int, operation: str, address: object) -> None:
         raise from_os_error(error, operation, address) from error
     if not stat.S_ISSOCK(status.st_mode):
         raise NameTakenError(
-            f'{operation} "{address}": there is something at {path} that is not a socket; it is left '
-            "alone: remove it, or take another path",
+            f'{operation} "{address}": there is something at {path} that is not a socket; it is '
+            "left alone: remove it, or take another path",
             errno=errno.EEXIST, operation=operation, address=address,
         )  # fmt: skip
     if _is_alive(path, kind):

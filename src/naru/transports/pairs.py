@@ -12,8 +12,8 @@ import importlib
 import os
 from typing import Any
 
-from naru._native.opening import create_claims, join_pair, rejoin_pair
 from naru._native.ends import Channel
+from naru._native.opening import create_claims, join_pair, rejoin_pair
 from naru.address import Address, parse_pair
 
 __all__ = ["make_pair"]
@@ -46,7 +46,9 @@ def _remake(address_text: str, index: int, duplicates: list[Any]) -> Channel:
     return end
 
 
-def make_pair(address: Address, fds_of_ends: tuple[list[int], list[int]]) -> tuple[Channel, Channel]:
+def make_pair(
+    address: Address, fds_of_ends: tuple[list[int], list[int]]
+) -> tuple[Channel, Channel]:
     """Opens both ends from their descriptors (taken over, also when this fails)."""
     transport = importlib.import_module(f"naru.transports.{address.transport}")
     ends: list[Channel] = []
@@ -55,10 +57,8 @@ def make_pair(address: Address, fds_of_ends: tuple[list[int], list[int]]) -> tup
         try:
             for index, fds in enumerate(fds_of_ends):
                 ends.append(transport.open_pair_end(address, index, fds))
-            recipes = tuple(
-                Recipe(address, index, fds, claims_fd) for index, fds in enumerate(fds_of_ends)
-            )
-            join_pair(*ends, claims_fd, recipes)
+            a, b = (Recipe(address, index, fds, claims_fd) for index, fds in enumerate(fds_of_ends))
+            join_pair(ends[0], ends[1], claims_fd, (a, b))
         except BaseException:
             os.close(claims_fd)
             raise

@@ -10,8 +10,8 @@ import errno
 import fcntl
 import os
 
-from naru._native.opening import open_stream
 from naru._native.ends import Channel
+from naru._native.opening import open_stream
 from naru.address import Address
 from naru.errors import from_os_error
 from naru.settings import PipeSettings

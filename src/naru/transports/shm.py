@@ -1,7 +1,8 @@
 """Shared memory: rings in a sealed memfd, found through a Unix seqpacket socket.
 
-The listener makes the segment and the doorbells and passes them over the socket, which stays open as
-the lifeline: a dead peer is a hang-up. Nothing has a name in /dev/shm, so nothing is left behind.
+The listener makes the segment and the doorbells and passes them over the socket, which stays open
+as the lifeline: a dead peer is a hang-up. Nothing has a name in /dev/shm, so nothing is left
+behind.
 Packets of the handshake: the client's hello (extra 1: it has membarrier); the server's hello, with
 five descriptors: segment, data bell and space bell of each ring that exists.
 Source: memfd_create(2), unix(7), eventfd(2), membarrier(2).
@@ -16,8 +17,8 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
-from naru._native.opening import has_barrier, open_shm
 from naru._native.ends import Channel, Receiver, Sender
+from naru._native.opening import has_barrier, open_shm
 from naru._native.system import create_segment, eventfd
 from naru.address import Address
 from naru.errors import LimitError, NoSpaceError, NotPermittedError, ProtocolError, from_os_error
@@ -25,8 +26,8 @@ from naru.runtime import runtime_directory
 from naru.settings import ShmSettings
 from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
-from naru.transports.contract import Capabilities, Peer, Place
-from naru.transports.door import finish
+from naru.transports.contract import Capabilities, End, Peer, Place
+from naru.transports.door import Welcome, finish
 from naru.transports.fan_in import open_receiver, refuse_shape, start_listening
 from naru.transports.listener import Listener
 from naru.transports.memory import check_headroom
@@ -64,7 +65,9 @@ class Connection:
         self.fds = fds
 
     @classmethod
-    def create(cls, to_client: int, to_server: int, address: Address, shared_bell: int) -> Connection:
+    def create(
+        cls, to_client: int, to_server: int, address: Address, shared_bell: int
+    ) -> Connection:
         """A new segment with rings of these sizes (bytes, 0 = none) and its bells."""
         check_headroom(to_client + to_server, "shm.connect", address)
         fds = [create_segment(to_client, to_server, address=address)]
@@ -81,9 +84,9 @@ class Connection:
         return cls(fds)
 
     def open(
-        self, cls: type[Any], settings: ShmSettings, end: int, fences: bool, lifeline: int,
+        self, cls: type[End], settings: ShmSettings, end: int, fences: bool, lifeline: int,
         address: Address, peer: Peer | None, *, keep_segment: bool = False,
-    ) -> Any:  # fmt: skip
+    ) -> End:  # fmt: skip
         """One end; the descriptors and the lifeline are taken over."""
         segment, *bells = self.fds
         closers = [lambda: os.close(segment)] if keep_segment else []
@@ -132,7 +135,9 @@ def _socket_path(name: str) -> str:
     return os.fspath(runtime_directory() / f"shm~{digest}")
 
 
-def _welcome(cls: type[Any], kind: int, address: Address, settings: ShmSettings, bell: int) -> Any:
+def _welcome(
+    cls: type[End], kind: int, address: Address, settings: ShmSettings, bell: int
+) -> Welcome:
     to_client = settings.capacity_bytes if kind == hello.CHANNEL else 0
     own_kind = hello.CHANNEL if kind == hello.CHANNEL else hello.RECEIVER
 
@@ -177,9 +182,7 @@ def receiver(address: Address) -> Receiver:
     sock, close_name = _bind(address, settings)
     bell = eventfd(address=address)
     welcome = _welcome(Receiver, hello.SENDER, address, settings, bell)
-    return open_receiver(
-        address, settings, sock, welcome, close_name, bell, lambda: os.close(bell)
-    )
+    return open_receiver(address, settings, sock, welcome, close_name, bell, lambda: os.close(bell))
 
 
 # ---- the client's side ----
@@ -243,8 +246,8 @@ def _check_bells(fds: list[int], address: Address) -> None:
 
 
 def _reach(
-    cls: type[Any], kind: int, address: Address, settings: ShmSettings, deadline: Deadline
-) -> Any:
+    cls: type[End], kind: int, address: Address, settings: ShmSettings, deadline: Deadline
+) -> End:
     rings = 2 if kind == hello.CHANNEL else 1
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -287,7 +290,7 @@ def connect(address: Address, timeout_s: float | None) -> Channel:
     return persist(
         lambda deadline: _reach(Channel, hello.CHANNEL, address, settings, deadline),
         Deadline(timeout_s), "shm.connect", address,
-    )  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
 
 
 def sender(address: Address, timeout_s: float | None) -> Sender:
@@ -295,7 +298,7 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
     return persist(
         lambda deadline: _reach(Sender, hello.SENDER, address, settings, deadline),
         Deadline(timeout_s), "shm.connect", address,
-    )  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
 
 
 # ---- both ends in one hand ----
@@ -322,7 +325,7 @@ def pair(address: Address) -> tuple[Channel, Channel]:
 
 
 def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
-    """One end from the connection's descriptors and the lifeline; the segment's stays for pickle."""
+    """One end from the connection's descriptors and the lifeline; pickle needs the segment's."""
     settings = ShmSettings.from_address(address)
     *connection, lifeline = fds
     peer = Peer(os.getpid(), os.geteuid(), os.getegid())
@@ -330,5 +333,3 @@ def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
         Channel, settings, index, not has_barrier(), lifeline, address, peer, keep_segment=True
     )
     return end
-
-

@@ -14,15 +14,15 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
-from naru._native.opening import open_stream
 from naru._native.ends import Channel, Receiver, Sender
+from naru._native.opening import open_stream
 from naru.address import Address
 from naru.errors import BadAddressError, ProtocolError, from_os_error
 from naru.settings import TcpSettings
 from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
-from naru.transports.contract import Capabilities, Place
-from naru.transports.door import finish
+from naru.transports.contract import Capabilities, End, Place
+from naru.transports.door import Welcome, finish
 from naru.transports.fan_in import open_receiver, refuse_shape, start_listening
 from naru.transports.heartbeat import keep_beating
 from naru.transports.listener import Listener
@@ -83,8 +83,8 @@ def _prepare(sock: socket.socket, settings: TcpSettings) -> None:
 
 
 def _open(
-    cls: type[Any], address: Address, settings: TcpSettings, sock: socket.socket, limit_ms: int
-) -> Any:
+    cls: type[End], address: Address, settings: TcpSettings, sock: socket.socket, limit_ms: int
+) -> End:
     fd = sock.fileno()
     end = open_stream(
         cls, settings, "tcp", fd, fd, address=address, place=Place(settings),
@@ -106,7 +106,7 @@ def agree_on_heartbeat(own_s: float, theirs: hello.Hello) -> int:
     return min(asked, default=0)
 
 
-def _welcome(cls: type[Any], kind: int, address: Address, settings: TcpSettings) -> Any:
+def _welcome(cls: type[End], kind: int, address: Address, settings: TcpSettings) -> Welcome:
     own_kind = hello.CHANNEL if kind == hello.CHANNEL else hello.RECEIVER
 
     def welcome(sock: socket.socket) -> Generator[None, None, Any]:
@@ -180,8 +180,8 @@ def _connect_socket(candidate: Any, settings: TcpSettings, deadline: Deadline) -
 
 
 def _reach(
-    cls: type[Any], kind: int, address: Address, settings: TcpSettings, deadline: Deadline
-) -> Any:
+    cls: type[End], kind: int, address: Address, settings: TcpSettings, deadline: Deadline
+) -> End:
     candidates = resolve(address, socket.SOCK_STREAM, "tcp.connect", passive=False)
     for number, candidate in enumerate(candidates, 1):
         try:
@@ -209,7 +209,7 @@ def connect(address: Address, timeout_s: float | None) -> Channel:
     return persist(
         lambda deadline: _reach(Channel, hello.CHANNEL, address, settings, deadline),
         Deadline(timeout_s), "tcp.connect", address,
-    )  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
 
 
 def sender(address: Address, timeout_s: float | None) -> Sender:
@@ -217,7 +217,7 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
     return persist(
         lambda deadline: _reach(Sender, hello.SENDER, address, settings, deadline),
         Deadline(timeout_s), "tcp.connect", address,
-    )  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
 
 
 def pair(address: Address) -> tuple[Channel, Channel]:
@@ -246,6 +246,6 @@ def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
     settings = TcpSettings.from_address(address)
     sock = socket.socket(fileno=fds[0])
     try:
-        return _open(Channel, address, settings, sock, int(settings.heartbeat_s * 1000))  # type: ignore[no-any-return]
+        return _open(Channel, address, settings, sock, int(settings.heartbeat_s * 1000))
     finally:
         sock.detach()

@@ -22,20 +22,23 @@ from collections import OrderedDict
 from collections.abc import Generator
 from typing import Any
 
-from naru._native.opening import open_datagrams
 from naru._native.ends import Channel, Receiver, Sender
+from naru._native.opening import open_datagrams
 from naru.address import Address
 from naru.errors import ProtocolError, UnsupportedError, from_os_error
 from naru.settings import UdpSettings
 from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
-from naru.transports.contract import Capabilities, Place
+from naru.transports.contract import Capabilities, End, Place
 from naru.transports.fan_in import open_receiver
 from naru.transports.heartbeat import keep_beating
 from naru.transports.listener import Listener
 from naru.transports.pairs import make_pair
 from naru.transports.tcp import agree_on_heartbeat, resolve, with_port
 from naru.transports.unix import set_buffers
+
+MAX_DATAGRAM = 65507
+_HEADER = struct.Struct("=IIQQ")
 
 capabilities = Capabilities(
     transport="udp",
@@ -55,8 +58,6 @@ capabilities = Capabilities(
     max_message_bytes=lambda: MAX_DATAGRAM - _HEADER.size,
 )
 
-MAX_DATAGRAM = 65507
-_HEADER = struct.Struct("=IIQQ")
 HELLO, WELCOME = 1, 2
 FIRST_RETRY_S = 0.02
 LAST_RETRY_S = 0.5
@@ -131,9 +132,8 @@ class _Guest(socket.socket):
 
 
 def _bind(address: Address, settings: UdpSettings, kind: int) -> _Doorstep:
-    family, _, protocol, _, place = resolve(
-        address, socket.SOCK_DGRAM, "udp.listen", passive=True
-    )[0]
+    candidates = resolve(address, socket.SOCK_DGRAM, "udp.listen", passive=True)
+    family, _, protocol, _, place = candidates[0]
     sock = _Doorstep(family, socket.SOCK_DGRAM, protocol)
     try:
         if family == socket.AF_INET6:
@@ -149,9 +149,9 @@ def _bind(address: Address, settings: UdpSettings, kind: int) -> _Doorstep:
 
 
 def _open(
-    cls: type[Any], address: Address, settings: UdpSettings, sock: socket.socket, raw: bool,
+    cls: type[End], address: Address, settings: UdpSettings, sock: socket.socket, raw: bool,
     connection: int, limit_ms: int,
-) -> Any:  # fmt: skip
+) -> End:  # fmt: skip
     set_buffers(sock, settings.send_buffer_bytes, settings.receive_buffer_bytes)
     end = open_datagrams(
         cls, settings, sock.fileno(), raw, connection, limit_ms, address=address,
@@ -162,7 +162,7 @@ def _open(
     return end
 
 
-def _welcome(cls: type[Any], kind: int, address: Address, settings: UdpSettings) -> Any:
+def _welcome(cls: type[End], kind: int, address: Address, settings: UdpSettings) -> Any:
     own_kind = hello.CHANNEL if kind == hello.CHANNEL else hello.RECEIVER
 
     def welcome(guest: _Guest) -> Generator[None, None, Any]:
@@ -189,7 +189,7 @@ def listen(address: Address) -> Listener:
     if settings.framing == "raw":
         _refuse_raw("udp.listen", address)
     sock = _bind(address, settings, hello.CHANNEL)
-    welcome: Any = _welcome(Channel, hello.CHANNEL, sock.real_address, settings)
+    welcome = _welcome(Channel, hello.CHANNEL, sock.real_address, settings)
     return Listener(sock.real_address, sock, welcome, settings.handshake_timeout_s)
 
 
@@ -197,7 +197,7 @@ def receiver(address: Address) -> Receiver:
     settings = UdpSettings.from_address(address)
     sock = _bind(address, settings, hello.SENDER)
     if settings.framing == "raw":
-        return _open(Receiver, sock.real_address, settings, sock, True, 0, 0)  # type: ignore[no-any-return]
+        return _open(Receiver, sock.real_address, settings, sock, True, 0, 0)
     welcome = _welcome(Receiver, hello.SENDER, sock.real_address, settings)
     return open_receiver(sock.real_address, settings, sock, welcome, lambda: None)
 
@@ -223,11 +223,10 @@ def _greet(
 
 
 def _reach(
-    cls: type[Any], kind: int, address: Address, settings: UdpSettings, deadline: Deadline
-) -> Any:
-    family, _, protocol, _, place = resolve(
-        address, socket.SOCK_DGRAM, "udp.connect", passive=False
-    )[0]
+    cls: type[End], kind: int, address: Address, settings: UdpSettings, deadline: Deadline
+) -> End:
+    candidates = resolve(address, socket.SOCK_DGRAM, "udp.connect", passive=False)
+    family, _, protocol, _, place = candidates[0]
     sock = socket.socket(family, socket.SOCK_DGRAM, protocol)
     try:
         sock.connect(place)
@@ -250,7 +249,7 @@ def connect(address: Address, timeout_s: float | None) -> Channel:
     return persist(
         lambda deadline: _reach(Channel, hello.CHANNEL, address, settings, deadline),
         Deadline(timeout_s), "udp.connect", address,
-    )  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
 
 
 def sender(address: Address, timeout_s: float | None) -> Sender:
@@ -258,7 +257,7 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
     return persist(
         lambda deadline: _reach(Sender, hello.SENDER, address, settings, deadline),
         Deadline(timeout_s), "udp.connect", address,
-    )  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
 
 
 def pair(address: Address) -> tuple[Channel, Channel]:
@@ -283,10 +282,8 @@ def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
     connection = ports[0] << 16 | ports[1]  # the sockets are connected: only each other's get in
     limit_ms = int(settings.heartbeat_s * 1000)
     try:
-        return _open(  # type: ignore[no-any-return]
+        return _open(
             Channel, address, settings, sock, settings.framing == "raw", connection, limit_ms
         )
     finally:
         sock.detach()
-
-

@@ -10,18 +10,18 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
-from naru._native.opening import open_datagrams, open_stream
 from naru._native.ends import Channel, Receiver, Sender
+from naru._native.opening import open_datagrams, open_stream
 from naru.address import Address
 from naru.errors import NotPermittedError, from_os_error
 from naru.settings import UnixSettings
 from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
-from naru.transports.contract import Capabilities, Peer, Place
-from naru.transports.door import finish
+from naru.transports.contract import Capabilities, End, Peer, Place
+from naru.transports.door import Welcome, finish
 from naru.transports.fan_in import open_receiver, refuse_shape, start_listening
 from naru.transports.listener import Listener
 from naru.transports.names import bind_path
@@ -85,9 +85,9 @@ def set_buffers(sock: socket.socket, send_bytes: int | None, receive_bytes: int 
 
 
 def _open(
-    cls: type[Any], address: Address, settings: UnixSettings, sock: socket.socket,
-    peer: Peer | None, *closers: Any,
-) -> Any:  # fmt: skip
+    cls: type[End], address: Address, settings: UnixSettings, sock: socket.socket,
+    peer: Peer | None, *closers: Callable[[], object],
+) -> End:  # fmt: skip
     fd = sock.fileno()
     place = Place(settings, *closers, passes_fds=settings.framing != "lines")
     end = open_stream(cls, settings, "unix", fd, fd, address=address, peer=peer, place=place)
@@ -95,9 +95,7 @@ def _open(
     return end
 
 
-def _welcome(
-    cls: type[Any], kind: int, address: Address, settings: UnixSettings
-) -> Any:
+def _welcome(cls: type[End], kind: int, address: Address, settings: UnixSettings) -> Welcome:
     """Makes the server's half of the handshake."""
 
     def welcome(sock: socket.socket) -> Generator[None, None, Any]:
@@ -130,9 +128,11 @@ def receiver(address: Address) -> Receiver:
     if settings.datagram:
         sock, close_name = bound_socket(address, settings, socket.SOCK_DGRAM)
         place = Place(settings, close_name)
-        end = open_datagrams(Receiver, settings, sock.fileno(), True, 0, 0, address=address, place=place)
+        end = open_datagrams(
+            Receiver, settings, sock.fileno(), True, 0, 0, address=address, place=place
+        )
         sock.detach()
-        return end  # type: ignore[no-any-return]
+        return end
     sock, close_name = bound_socket(address, settings, socket.SOCK_STREAM)
     start_listening(sock, settings.backlog, "unix.listen", address)
     welcome = _welcome(Receiver, hello.SENDER, address, settings)
@@ -140,8 +140,8 @@ def receiver(address: Address) -> Receiver:
 
 
 def _reach(
-    cls: type[Any], kind: int, address: Address, settings: UnixSettings, deadline: Deadline
-) -> Any:
+    cls: type[End], kind: int, address: Address, settings: UnixSettings, deadline: Deadline
+) -> End:
     sock = socket.socket(
         socket.AF_UNIX, socket.SOCK_DGRAM if settings.datagram else socket.SOCK_STREAM
     )
@@ -153,7 +153,8 @@ def _reach(
         if peer and address.abstract and not settings.permits(peer.uid, os.geteuid()):
             raise NotPermittedError(
                 f'unix.connect "{address}": the name belongs to uid {peer.uid}; ?allow_uids='
-                f"{peer.uid} trusts it", errno=errno.EPERM, operation="unix.connect", address=address,
+                f"{peer.uid} trusts it",
+                errno=errno.EPERM, operation="unix.connect", address=address,
             )  # fmt: skip
         if settings.datagram:
             end = open_datagrams(
@@ -175,7 +176,7 @@ def connect(address: Address, timeout_s: float | None) -> Channel:
     return persist(
         lambda deadline: _reach(Channel, hello.CHANNEL, address, settings, deadline),
         Deadline(timeout_s), "unix.connect", address,
-    )  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
 
 
 def sender(address: Address, timeout_s: float | None) -> Sender:
@@ -183,7 +184,7 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
     return persist(
         lambda deadline: _reach(Sender, hello.SENDER, address, settings, deadline),
         Deadline(timeout_s), "unix.connect", address,
-    )  # type: ignore[no-any-return]  # fmt: skip
+    )  # fmt: skip
 
 
 def pair(address: Address) -> tuple[Channel, Channel]:
@@ -200,6 +201,6 @@ def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
     sock = socket.socket(fileno=fds[0])
     set_buffers(sock, settings.send_buffer_bytes, settings.receive_buffer_bytes)
     try:
-        return _open(Channel, address, settings, sock, peer_of(sock))  # type: ignore[no-any-return]
+        return _open(Channel, address, settings, sock, peer_of(sock))
     finally:
         sock.detach()

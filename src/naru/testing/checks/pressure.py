@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from naru.errors import TimedOutError
@@ -48,8 +49,8 @@ def a_full_receiver_is_not_overrun(stage: Stage) -> None:
     for size in (64, 3000):
         sender, receiver = stage.link()
         writer = LedgerWriter(1, min(size, stage.under_test.max_message_bytes))
-        fill(sender, writer)
-        demand_equal(sender.try_send(b"x" * 64), False, "try_send() into a full transport, again")
+        for _ in range(3):
+            fill(sender, writer)
         demand(
             writer.count >= stage.under_test.holds_messages or size > 64,
             f"only {writer.count} messages of {size} were taken",
@@ -64,21 +65,34 @@ def a_send_that_timed_out_sent_nothing(stage: Stage) -> None:
     """Every sending verb raises TimedOutError at a full receiver, and leaves no byte of it behind."""
     sender, receiver = stage.link()
     writer = LedgerWriter(1, 512)
-    fill(sender, writer)
 
-    def reserve(timeout_s: float) -> None:
-        with sender.reserve(512, timeout_s=timeout_s):
-            pass
+    def reserve(message: bytes, timeout_s: float) -> None:
+        with sender.reserve(len(message), timeout_s=timeout_s) as view:
+            view[:] = message
 
     for timeout_s in (0, 0.01):
-        for verb, *args in (
-            (sender.send, b"!" * 512),
-            (sender.send_parts, [b"!" * 256, b"!" * 256]),
-            (sender.send_many, [b"!" * 512]),
-            (reserve,),
+        for verb in (
+            sender.send,
+            lambda message, timeout_s: sender.send_parts([message[:256], message[256:]], timeout_s),
+            lambda message, timeout_s: sender.send_many([message], timeout_s=timeout_s),
+            reserve,
         ):
-            demand_raises(TimedOutError, verb, *args, timeout_s=timeout_s)
+            _send_until_refused(sender, writer, verb, timeout_s)
     demand_exactly(drain(stage, sender, receiver), writer.count)
+
+
+def _send_until_refused(
+    sender: Any, writer: LedgerWriter, verb: Callable[..., Any], timeout_s: float
+) -> None:
+    """The kernel may find room after it had none (tcp), so one refusal is waited for."""
+    fill(sender, writer)
+    for _ in range(MOST_MESSAGES):
+        try:
+            verb(writer.next(), timeout_s=timeout_s)
+        except TimedOutError:
+            writer.count -= 1
+            return
+    demand(False, f"no TimedOutError in {MOST_MESSAGES} messages")
 
 
 @check("back_pressure", "order", "reliable")

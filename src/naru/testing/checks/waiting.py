@@ -70,9 +70,9 @@ def a_message_wakes_a_receiver(stage: Stage) -> None:
 
 @check("channel")
 def ends_take_turns(stage: Stage) -> None:
-    """Question and answer, hundreds of times, each waiting for the other: no wake-up is lost."""
+    """Question and answer, a hundred times, each waiting for the other: no wake-up is lost."""
     a, b = stage.pair()
-    turns = 300
+    turns = 100
 
     def answer() -> None:
         for _ in range(turns):

@@ -1,0 +1,280 @@
+"""Fills the generated tables of README.md and docs/ from the code and from the results.
+
+    python docs/tables.py            writes them
+    python docs/tables.py --check    writes nothing; exit code 1 when one is out of date
+
+A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. Its numbers come from
+benchmarks/results/messages-*.json (benchmarks/messages.py writes them), its facts from naru itself:
+capabilities, options and errors exist in one place, which is the code.
+
+Needs naru importable. What depends on the machine that runs this is named, never printed: the same
+tables come out everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import naru
+from naru import errors, transports
+from naru.settings import options_table
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+MARKED = re.compile(r"(<!-- table:([a-z-]+)(?::([a-z]+))? -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
+
+GROUPS = {
+    "shm": "1 KB over shared memory",
+    "pipe": "1 KB over a pipe",
+    "unix": "1 KB over a Unix socket",
+    "mq": "1 KB over a message queue",
+    "tcp": "1 KB over TCP, loopback",
+    "trip": "there and back",
+    "idle": "waiting for a message",
+    "large": "large messages",
+}
+MACHINE_DECIDES = {"mq": "`fs.mqueue.msgsize_max` of the machine, 8 KiB by default"}
+YES_OR_NO = (
+    ("channel", "`listen`, `connect`: both directions"),
+    ("pair", "`pair`: a parent and its children"),
+    ("many_senders", "`receiver`, `sender`: many to one"),
+    ("order", "one sender's messages stay in order"),
+    ("reliable", "nothing is lost while both live"),
+    ("back_pressure", "a full receiver makes the sender wait"),
+    ("descriptors", "`send_fds`: open files"),
+    ("priority", "`priority=`"),
+    ("in_place", "`lease`, `reserve` without a copy"),
+    ("peer_credentials", "`peer`: pid, uid, gid"),
+    ("crosses_machines", "crosses machines"),
+)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def first_sentence(text: str | None) -> str:
+    words = " ".join((text or "").split())
+    end = re.search(r"[.!?)](?= [A-Z(]|$)", words)
+    return words[: end.end()] if end else words
+
+
+# ---- from the code ----
+
+
+def capability_table() -> str:
+    found = transports.capabilities()
+    rows = [
+        [words, *("yes" if getattr(one, field) else "-" for one in found)]
+        for field, words in YES_OR_NO
+    ]
+    rows.insert(0, ["is", *(one.mechanism for one in found)])
+    return table(["", *(f"`{one.transport}`" for one in found)], rows)
+
+
+def limit_table() -> str:
+    rows = [
+        [f"`{one.transport}`", _largest(one), one.peer_death] for one in transports.capabilities()
+    ]
+    return table(["", "largest message, with the default options", "how a dead peer is seen"], rows)
+
+
+def _largest(one: Any) -> str:
+    if one.transport in MACHINE_DECIDES:
+        return MACHINE_DECIDES[one.transport]
+    size_bytes = one.max_message_bytes()
+    if size_bytes % (1 << 30) == 0:
+        return f"{size_bytes >> 30} GiB (`max_message_bytes`)"
+    return f"{size_bytes:,} bytes"
+
+
+def option_table(transport: str) -> str:
+    """The options that only this transport has; "all": those that every one has."""
+    of_each = {name: options_table(name) for name in transports.NAMES}
+    common = [row for row in of_each["pipe"] if all(row in rows for rows in of_each.values())]
+    chosen = common
+    if transport != "all":
+        chosen = [row for row in of_each[transport] if row not in common]
+    rows = [
+        [f"`{name}`", default if " " in default else f"`{default}`", doc.replace("|", "\\|")]
+        for name, default, doc in chosen
+    ]
+    return table(["option", "default", "meaning"], rows)
+
+
+def error_table() -> str:
+    rows = []
+    for name in errors.__all__:
+        leaf = getattr(errors, name)
+        if not isinstance(leaf, type) or leaf is naru.NaruError:
+            continue
+        also = ", ".join(f"`{base.__name__}`" for base in leaf.__bases__ if base != naru.NaruError)
+        rows.append([f"`{name}`", also, first_sentence(leaf.__doc__).replace("``", "`")])
+    return table(["error", "is also a", "means"], rows)
+
+
+# ---- from the results ----
+
+
+def measurements() -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """The newest result of each row, and the records that they come from, newest first."""
+    records = []
+    for file in RESULTS.glob("messages-*.json"):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if not record["quick"]:
+            records.append({**record, "file": file.name})
+    records.sort(key=lambda record: (record["date"], record["file"]), reverse=True)
+    rows: dict[str, dict[str, Any]] = {}
+    used = []
+    for record in records:
+        new = {row["key"]: row for row in record["rows"] if row["key"] not in rows}
+        if new:
+            rows |= new
+            used.append(record)
+    return rows, used
+
+
+def message_table() -> str:
+    """The rows of the README: each one's C floor, naru, and the best of the others."""
+    rows, used = measurements()
+    if not rows:
+        return "No results yet: `python benchmarks/messages.py` makes them.\n"
+    head = ["", "C floor", "naru", "of the floor", "best other", "naru of that"]
+    body = []
+    for group, keys in _grouped(rows):
+        body.append([f"**{group}**, {rows[keys[0]]['unit']}", "", "", "", "", ""])
+        body += [_message_row(rows[key]) for key in keys]
+    return table(head, body) + "\n" + "\n".join(_source(record) for record in used)
+
+
+def _grouped(rows: dict[str, dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    for prefix, title in GROUPS.items():
+        keys = [key for key in rows if key.partition(".")[0] == prefix]
+        if keys:
+            yield title, keys
+
+
+def _message_row(row: dict[str, Any]) -> list[str]:
+    floor, naru_run, best = _median(row, "floor"), _median(row, "naru"), _best_peer(row)
+    return [
+        row["title"],
+        _number(floor),
+        f"**{_number(naru_run)}**" if naru_run is not None else "-",
+        _number(row["naru_of_floor"]),
+        f"{_number(best['median'])} {best['name']}" if best else "-",
+        _number(best["naru_ratio"]) if best else "-",
+    ]
+
+
+def _median(row: dict[str, Any], kind: str) -> float | None:
+    """Of the first contender of a kind: rows name the floor that counts first."""
+    medians = (one["median"] for one in row["contenders"] if one["kind"] == kind)
+    return next(medians, None)
+
+
+def _best_peer(row: dict[str, Any]) -> dict[str, Any] | None:
+    """One that loses messages has not done the same work."""
+    peers = [
+        one
+        for one in row["contenders"]
+        if one["kind"] == "peer" and one["median"] is not None and not one["lost"]
+    ]
+    more_is_better = row["unit"] == "GB/s"
+    return min(peers, key=lambda one: one["median"] * (-1 if more_is_better else 1), default=None)
+
+
+def target_table() -> str:
+    """Every row with its spread and its targets."""
+    rows, used = measurements()
+    if not rows:
+        return "No results yet: `python benchmarks/messages.py` makes them.\n"
+    head = ["row", "unit", "naru: median [least .. most]", "target", "found", "reached"]
+    body = []
+    for _, keys in _grouped(rows):
+        for key in keys:
+            body += _target_rows(rows[key])
+    return table(head, body) + "\n" + "\n".join(_source(record) for record in used)
+
+
+def _target_rows(row: dict[str, Any]) -> Iterator[list[str]]:
+    run = next((one for one in row["contenders"] if one["kind"] == "naru"), None)
+    figures = run["problem"] if run and run["problem"] else "-"
+    if run and run["median"] is not None:
+        figures = f"{_number(run['median'])} [{_number(run['min'])} .. {_number(run['max'])}]"
+    label = [f"`{row['key']}`", row["unit"], figures]
+    for target in row["targets"] or [{"text": "-", "counts": True, "found": None, "reach": None}]:
+        aside = "" if target["counts"] else " (of another machine, does not count)"
+        reached = {True: "yes", False: "no", None: "-"}[target["reach"]]
+        yield [*label, target["text"] + aside, _number(target["found"]), reached]
+        label = ["", "", ""]
+
+
+def _source(record: dict[str, Any]) -> str:
+    about = record["machine"]
+    return (
+        f"*{record['date'][:10]}, {about['cpu']}, {about['cores_online']} cores"
+        f"{' (a virtual machine)' if about['hypervisor'] else ''}, Linux {about['kernel']}, "
+        f"Python {about['python']}; `{record['command']}`, medians of {record['repeat']} rounds or "
+        f"more: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+    )
+
+
+def _number(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return "-"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f}" if value >= 0.1 else f"{value:.2g}"
+
+
+# ---- into the pages ----
+
+TABLES: dict[str, Callable[..., str]] = {
+    "capabilities": capability_table,
+    "limits": limit_table,
+    "options": option_table,
+    "errors": error_table,
+    "messages": message_table,
+    "targets": target_table,
+}
+
+
+def fill(page: Path) -> str:
+    """The page's text with every table made anew. Raises SystemExit for an unknown one."""
+
+    def make(match: re.Match[str]) -> str:
+        begin, name, argument, _, end = match.groups()
+        if name not in TABLES:
+            sys.exit(f"{page}: there is no table {name!r}; there are {', '.join(TABLES)}")
+        made = TABLES[name](*([argument] if argument else []))
+        up = "../" * len(page.parent.relative_to(ROOT).parts) or "./"
+        return begin + made.replace("LINK/", up.removeprefix("./")) + end
+
+    return MARKED.sub(make, page.read_text(encoding="utf-8"))
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    check = parser.parse_args(arguments).check
+    stale = [(page, text) for page in pages() if (text := fill(page)) != page.read_text("utf-8")]
+    for page, text in stale:
+        print(f"{'out of date' if check else 'written'}: {page.relative_to(ROOT)}")
+        if not check:
+            page.write_text(text, encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

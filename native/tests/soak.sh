@@ -1,0 +1,37 @@
+#!/bin/sh
+# The long versions, by hand or at night: half an hour on two free CPUs. Needs gcc and spin; with
+# clang it also fuzzes, and keeps new inputs that fail in tests/corpus.
+#
+#     soak.sh [ping-pongs]    10000000 by default
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+native=$(dirname "$here")
+corpus=$(dirname "$native")/tests/corpus
+common="-std=c11 -D_GNU_SOURCE -DNR_TEST -Wall -Wextra -Werror -O2 -g -I$native/include -pthread"
+core="$native/memory/*.c $native/os/*.c"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+build() {
+    gcc $common $2 "$here/$1.c" $core -o "$work/$3"
+}
+
+build test_ring_threads "" threads
+build test_ring_threads -DNR_PLANT_BUG=4 planted_4
+build test_ring_processes "" processes
+build test_segment "" segment
+"$here/must_fail.sh" "$work/planted_4" 200000 2000000
+"$work/processes" 20000
+"$work/segment" 30
+"$work/threads" 50000000 "${1:-10000000}"
+"$native/models/check.sh" 5
+if command -v clang >/dev/null; then
+    for target in fuzz_record fuzz_ring fuzz_segment; do
+        clang $common -DNR_LIBFUZZER -fsanitize=fuzzer,address,undefined \
+            -fno-sanitize-recover=all "$here/$target.c" $core -o "$work/$target"
+        mkdir "$work/$target.new"
+        "$work/$target" -max_total_time=60 -max_len=2048 -artifact_prefix="$corpus/$target/" \
+            "$work/$target.new" "$corpus/$target"
+    done
+fi

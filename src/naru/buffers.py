@@ -1,0 +1,31 @@
+"""What a verb takes as bytes, for type checkers: annotate your own functions with these.
+
+Holds: two names. `collections.abc.Buffer` is the right type since Python 3.12 (PEP 688); naru
+begins with 3.11, where type checkers know the protocol, but numpy's arrays do not claim it. They
+are known by another attribute of theirs.
+Must not know: anything; only the stubs of naru._native use it, and nothing when a program runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+__all__ = ["ReadableBuffer", "WriteableBuffer"]
+
+
+class _Array(Protocol):
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+if TYPE_CHECKING:
+    import _typeshed
+
+    ReadableBuffer: TypeAlias = _typeshed.ReadableBuffer | _Array
+    """bytes, bytearray, memoryview, array, mmap, a numpy array, naru.View: contiguous memory."""
+
+    WriteableBuffer: TypeAlias = _typeshed.WriteableBuffer | _Array
+    """As ReadableBuffer, and not read-only; only at run time is that known for certain."""
+else:  # type checkers alone have the whole truth
+    ReadableBuffer = bytes | bytearray | memoryview | _Array
+    WriteableBuffer = bytearray | memoryview | _Array

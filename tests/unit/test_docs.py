@@ -1,0 +1,202 @@
+"""The docs say what is so: their code runs, their links lead somewhere, their tables are up to date.
+
+How a page's code is marked, in the first line of a block:
+
+    # runs                 python, sh: it is run, in the order of the page, in one folder for the page
+    # runs, needs: X Y     the same, when these programs are on this machine
+    # file: NAME           it is written to that file of the page's folder
+
+A ```text block right after one that runs is what it prints; `...` in it stands for anything.
+Blocks without a mark are still compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import naru
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").glob("*.md")),
+]
+WATCHDOG_S = 60
+
+BLOCK = re.compile(r"^```([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = re.compile(r"# (?:runs(?:, needs: (?P<needs>[\w ]+))?|file: (?P<file>[\w./-]+))\n")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block, its mark taken apart."""
+
+    language: str
+    text: str
+    line: int
+    runs: bool
+    needs: tuple[str, ...]
+    file: str | None
+    output: str | None
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = list(BLOCK.finditer(text))
+    for match, following in zip(found, [*found[1:], None], strict=True):
+        language, code = match.groups()
+        mark = MARK.match(code) if language in ("python", "sh") else None
+        output = None
+        if following is not None and following[1] == "text":
+            between = text[match.end() : following.start()]
+            output = following[2] if not between.strip() else None
+        yield Block(
+            language=language,
+            text=code,
+            line=text.count("\n", 0, match.start()) + 1,
+            runs=mark is not None and mark["file"] is None,
+            needs=tuple((mark["needs"] or "").split()) if mark else (),
+            file=mark["file"] if mark else None,
+            output=output,
+        )
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, because the path of a Unix socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="nd-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def environment(folder: Path) -> dict[str, str]:
+    """`python` and `naru` are those under test; the names of a page are its own."""
+    programs = folder / ".bin"
+    programs.mkdir()
+    start = "from naru.cli import main; main()"
+    for name, arguments in (("python", ""), ("naru", f" -c '{start}'")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    runtime = folder / ".run"
+    runtime.mkdir(mode=0o700)
+    found = os.pathsep.join(path for path in sys.path if path)
+    return {
+        **os.environ,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": found,
+        "PYTHONWARNINGS": "error",
+        "XDG_RUNTIME_DIR": str(runtime),
+        "NO_COLOR": "1",
+        "COLUMNS": "100",
+    }
+
+
+def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
+    """What the block printed, errors included."""
+    if block.language == "python":
+        file = folder / f"block_{block.line}.py"
+        file.write_text(block.text, encoding="utf-8")
+        command = [sys.executable, str(file)]
+    else:
+        command = ["sh", "-eu", "-c", block.text]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, timeout=WATCHDOG_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"line {block.line}: exit code {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+def matches(pattern: str, printed: str) -> bool:
+    parts = [re.escape(part) for part in pattern.strip().split("...")]
+    return re.fullmatch(".*?".join(parts), printed.strip(), re.DOTALL) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_run(page: Path, folder: Path, environment: dict[str, str]) -> None:
+    for block in blocks_of(page):
+        if block.file:
+            (folder / block.file).write_text(block.text, encoding="utf-8")
+        if not block.runs or not all(shutil.which(program) for program in block.needs):
+            continue
+        printed = run(block, folder, environment)
+        if block.output is None:
+            assert "Traceback" not in printed, f"line {block.line}:\n{printed}"
+        else:
+            assert matches(block.output, printed), f"line {block.line}: it prints\n{printed}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_compiles(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.language == "python":
+            compile(block.text, f"{name_of(page)}:{block.line}", "exec")
+
+
+def anchors_of(page: Path) -> set[str]:
+    """As GitHub makes them."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(text))
+    return {word.strip().replace(" ", "-") for word in words}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in LINK.findall(text):
+        if re.match(r"[a-z]+:", target):
+            continue  # other people's pages are not looked at
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{name_of(page)}: {target}"
+        if anchor:
+            assert anchor in anchors_of(there), f"{name_of(page)}: {target}"
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    linked = {(ROOT / "docs" / target).resolve() for target in LINK.findall(index)}
+    pages = {page for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    assert pages - linked - {ROOT / "docs" / "index.md"} == set()
+
+
+def test_tables_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "tables.py"), "--check"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True, text=True, check=False, timeout=WATCHDOG_S,
+    )  # fmt: skip
+    assert done.returncode == 0, f"run docs/tables.py:\n{done.stdout}{done.stderr}"
+
+
+def test_every_verb_and_every_count_is_described() -> None:
+    text = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
+    ends = (naru.Channel, naru.Listener)
+    verbs = {name for end in ends for name in dir(end) if not name.startswith("_")}
+    counts = {field.name for field in dataclasses.fields(naru.Statistics)}
+    missing = {name for name in verbs | counts if f"`{name}" not in text and f".{name}" not in text}
+    assert missing == set()
+
+
+def test_every_public_name_is_described() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert {name for name in naru.__all__ if name not in text} == set()
