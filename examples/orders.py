@@ -30,13 +30,13 @@ def customer() -> None:
         for first in range(0, ORDERS, BATCH):
             shop.send_many([order(n) for n in range(first, min(first + BATCH, ORDERS))])
         shop.send(b"")  # an empty message is a message: here it says "that is all"
-        print("customer: receipt:", shop.receive(timeout_s=10).decode(), flush=True)
+        print(f"customer: receipt: {shop.receive(timeout_s=10).decode()}", flush=True)
 
 
 def serve(listener: naru.Listener) -> None:
     count, pieces, total = 0, 0, 0.0
     with listener.accept(timeout_s=10) as channel:
-        print("shop: a customer came:", channel.peer, flush=True)
+        print(f"shop: a customer came: {channel.peer}", flush=True)
         started = time.perf_counter()
         more = True
         while more:
@@ -49,8 +49,8 @@ def serve(listener: naru.Listener) -> None:
                 pieces += quantity
                 total += quantity * price
         took_s = time.perf_counter() - started
-        channel.send(f"{count} orders, {pieces} pieces, {total:.2f}".encode())
         print(f"shop: {count} orders in {took_s:.2f} s", flush=True)
+        channel.send(f"{count} orders, {pieces} pieces, {total:.2f}".encode())
 
 
 def main() -> int:

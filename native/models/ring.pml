@@ -12,15 +12,15 @@
  *                                                   that the hang-up cannot hide a lost wake-up)
  *     a dead producer leaves whole records only, and the consumer comes to an end
  *
- * Memory. Stores go through a FIFO store buffer for each side, loads see their own stores first: the
- * model of x86 (TSO). With -DFENCES each hand-over drains its buffer, as when a peer has no
+ * Memory. Stores go through a FIFO store buffer for each side, loads see their own stores first:
+ * the model of x86 (TSO). With -DFENCES each hand-over drains its buffer, as when a peer has no
  * membarrier(2); without, the sleeper's membarrier drains both. Entering the kernel to ring or to
  * drain a doorbell drains the buffer (the eventfd is under a lock).
  *
  * What it does not say. Nothing about weaker memories (aarch64): there, loads may pass loads and
- * stores may pass stores, which FIFO buffers never do; that the acquire and release orders of ring.h
- * suffice there is an argument from the C11 memory model and not this one. Nothing about compilers,
- * about wrapping positions, or about liars: those are the C tests' matter. One producer, one
+ * stores may pass stores, which FIFO buffers never do; that the acquire and release orders of
+ * ring.h suffice there is an argument from the C11 memory model and not this one. Nothing about
+ * compilers, wrapping positions, or liars: those are the C tests' matter. One producer, one
  * consumer, RECORDS records in a ring of CAPACITY cells.
  *
  * Each -D below plants a bug, which spin must find; check.sh runs them all.

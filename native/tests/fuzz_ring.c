@@ -44,7 +44,8 @@ static void put(struct game *game, uint32_t size, uint32_t flags)
     int result = nr_ring_reserve(&game->producer, size, &place);
 
     if (!game->lied)
-        FUZZ_REQUIRE(result == (fits ? 0 : size > CAPACITY - NR_RECORD_HEADER ? -EMSGSIZE : -EAGAIN));
+        FUZZ_REQUIRE(result ==
+                     (fits ? 0 : size > CAPACITY - NR_RECORD_HEADER ? -EMSGSIZE : -EAGAIN));
     FUZZ_REQUIRE(result == 0 || result == -EAGAIN || result == -EMSGSIZE || result == -EBADMSG);
     if (result < 0)
         return;

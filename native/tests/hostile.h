@@ -1,13 +1,29 @@
 /* hostile.h: what an honest end does on a ring whose other end lies, and the values it lies with.
  *
- * The drivers touch every byte that the ring hands out, so that a place out of bounds is a SIGSEGV
- * (guard pages of rings.h), and they count their steps, so that an endless loop is a failed check. */
+ * The drivers touch what the ring hands out from end to end, so that a place out of bounds is a
+ * SIGSEGV (guard pages of rings.h), and count their steps, so that no loop of theirs is endless. */
 #ifndef NR_TESTS_HOSTILE_H
 #define NR_TESTS_HOSTILE_H
+
+#include <sys/time.h>
 
 #include "rings.h"
 
 #define HOSTILE_UNUSED __attribute__((unused)) static
+
+/* Whatever a liar writes costs less than a second of CPU time, or the program ends. */
+HOSTILE_UNUSED void allow_one_cpu_second(void)
+{
+    const struct itimerval limit = {{0, 0}, {1, 0}};
+
+    signal(SIGPROF, check_hangs);
+    setitimer(ITIMER_PROF, &limit, NULL);
+}
+
+HOSTILE_UNUSED void allow_everything(void)
+{
+    setitimer(ITIMER_PROF, &(struct itimerval){{0, 0}, {0, 0}}, NULL);
+}
 
 /* Reads what there is: the records taken. `end` is why it stopped: -EAGAIN or -EBADMSG. */
 HOSTILE_UNUSED uint64_t drive_consumer(struct nr_ring *ring, int *end)
@@ -27,7 +43,8 @@ HOSTILE_UNUSED uint64_t drive_consumer(struct nr_ring *ring, int *end)
             break;
         taken++;
         REQUIRE(record.length <= ring->capacity - NR_RECORD_HEADER);
-        REQUIRE(payload >= ring->data && payload + record.length <= ring->data + 2 * ring->capacity);
+        REQUIRE(payload >= ring->data &&
+                payload + record.length <= ring->data + 2 * ring->capacity);
         for (uint32_t i = 0; i < record.length; i += 64)
             sink = payload[i];
         if (record.length)

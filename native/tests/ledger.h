@@ -15,8 +15,8 @@
 
 #define LEDGER_HEADER 16u
 
-/* Not looked at by TSan, for speed: a threaded test copies a message out of the shared memory before
- * it judges it, and that copy is looked at. */
+/* Not looked at by TSan, for speed: a threaded test copies a message out of the shared memory
+ * before it judges it, and that copy is looked at. */
 #define LEDGER_UNUSED __attribute__((unused, no_sanitize("thread"))) static
 
 /* xorshift64*: the tests are repeatable, rand() is locked and short. */

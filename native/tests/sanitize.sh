@@ -25,6 +25,7 @@ build() {
         $cc $common $1 -c "$source" -o "$work/$(basename "$source" .c).o" || exit 1
     done
     for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
+        "$here"/test_hostile_ring.c \
         "$here"/fuzz_*.c; do
         $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" || exit 1
     done
@@ -54,7 +55,8 @@ kind="address, undefined"
 build "-fsanitize=address,undefined -fno-sanitize-recover=all"
 run 0 test_ring
 run 0 test_claims
-run 0 test_segment 2
+run 0 test_segment 1
+run 0 test_hostile_ring 2
 run 0 test_ring_processes 300
 run 0 test_ring_threads 500000 10000
 for target in fuzz_record fuzz_ring fuzz_segment; do
@@ -67,7 +69,8 @@ export TSAN_OPTIONS="halt_on_error=1 $(printenv TSAN_OPTIONS)"
 build "-fsanitize=thread"
 run 0 test_ring
 run 0 test_claims
-run 0 test_segment 0
+run 0 test_segment
+run 0 test_hostile_ring
 run 0 test_ring_processes 100
 run 0 test_ring_threads 2000000 10000
 for bug in 1 3; do

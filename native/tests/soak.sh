@@ -21,9 +21,11 @@ build test_ring_threads "" threads
 build test_ring_threads -DNR_PLANT_BUG=4 planted_4
 build test_ring_processes "" processes
 build test_segment "" segment
+build test_hostile_ring "" hostile_ring
 "$here/must_fail.sh" "$work/planted_4" 200000 2000000
 "$work/processes" 20000
-"$work/segment" 30
+"$work/segment" 15
+"$work/hostile_ring" 30
 "$work/threads" 50000000 "${1:-10000000}"
 "$native/models/check.sh" 5
 if command -v clang >/dev/null; then

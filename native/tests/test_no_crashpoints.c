@@ -1,4 +1,4 @@
-/* The core that is shipped has no crash points: linked without -DNR_TEST, their plan is not there. */
+/* The core that is shipped has no crash points: linked without -DNR_TEST, there is no plan. */
 #include "check.h"
 #include "naru/segment.h"
 

@@ -160,6 +160,7 @@ static void retire(struct nr_fan_in *f, struct child *child, int error)
 static int look_around(struct nr_fan_in *f)
 {
     struct epoll_event events[EVENTS_A_CALL];
+    struct child *child;
     int count, found = 0;
 
     do
@@ -174,8 +175,9 @@ static int look_around(struct nr_fan_in *f)
         }
         if (events[i].data.u64 == BELL_TAG)
             continue; /* the rings themselves are asked */
-        if (child_at(f, (unsigned)events[i].data.u64)->endpoint) {
-            child_at(f, (unsigned)events[i].data.u64)->ready = true;
+        child = child_at(f, (unsigned)events[i].data.u64);
+        if (child->endpoint && !child->ended) { /* one that ended stays readable until it is buried */
+            child->ready = true;
             found = 1;
         }
     }

@@ -248,6 +248,11 @@ _CAUSES: dict[int, _Cause] = {
         LimitError, "no buffer space in the kernel", "send less at once, or receive faster"
     ),
     errnos.EADDRNOTAVAIL: _Cause(LimitError, "no address or port to be had", _port_remedy),
+    errnos.EFBIG: _Cause(
+        LimitError,
+        "larger than this process may make a file",
+        "raise RLIMIT_FSIZE (ulimit -f), or ask for less (capacity_bytes)",
+    ),
     errnos.ENOSPC: _Cause(NoSpaceError, "no space", _MEMORY),
     errnos.ENOMEM: _Cause(NoSpaceError, "no memory", _MEMORY),
     errnos.EACCES: _Cause(NotPermittedError, "not permitted", _PERMISSION),

@@ -236,12 +236,11 @@ def _open_locked(path: Path, kind: str, name: str) -> tuple[int, bool]:
         raise from_os_error(exc, "name.acquire", f"{kind} {name}") from exc
     try:
         fcntl.fcntl(fd, F_OFD_SETLK, _WHOLE_FILE)
-        taken_over = os.fstat(fd).st_size > 0
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"pid %d\n" % os.getpid(), 0)
-    except (BlockingIOError, PermissionError) as exc:  # EAGAIN or EACCES, says fcntl(2)
+    except OSError as exc:
         holder = _read_holder(fd)
         os.close(fd)
+        if not isinstance(exc, BlockingIOError | PermissionError):  # EAGAIN or EACCES, fcntl(2)
+            raise from_os_error(exc, "name.acquire", f"{kind} {name}") from exc
         raise NameTakenError(
             f'name.acquire "{kind} {name}": a living process owns it{holder}; '
             "close that one, or take another name",
@@ -249,11 +248,19 @@ def _open_locked(path: Path, kind: str, name: str) -> tuple[int, bool]:
             operation="name.acquire",
             address=f"{kind} {name}",
         ) from exc
-    except OSError as exc:
+    taken_over = False
+    try:
+        taken_over = os.fstat(fd).st_size > 0
+        note = b"pid %d\n" % os.getpid()
+        # Over the old note first, cut after: a full disk, or a death between, leaves it a note.
+        os.pwrite(fd, note, 0)
+        os.ftruncate(fd, len(note))
+    except BaseException as exc:
+        if not taken_over and _is_at(fd, path):
+            os.unlink(path)  # made here a moment ago, and locked: nobody else's
         os.close(fd)
-        raise from_os_error(exc, "name.acquire", f"{kind} {name}") from exc
-    except BaseException:
-        os.close(fd)
+        if isinstance(exc, OSError):
+            raise from_os_error(exc, "name.acquire", f"{kind} {name}") from exc
         raise
     return fd, taken_over
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from pathlib import Path
 from typing import Any
 
 import naru
@@ -40,7 +41,7 @@ def _traits(transport: str) -> dict[str, Any]:
                 "back_pressure": False,
             }  # fmt: skip
         case "mq":
-            limit = int(open("/proc/sys/fs/mqueue/msgsize_max").read())
+            limit = int(Path("/proc/sys/fs/mqueue/msgsize_max").read_text())
             traits |= {"max_message_bytes": limit, "priority": True}
     return traits
 

@@ -100,9 +100,6 @@ WRAP(int, -1, pipe2, (int fds[2], int flags), (fds, flags))
 WRAP(int, -1, dup, (int fd), (fd))
 WRAP(int, -1, memfd_create, (const char *name, unsigned flags), (name, flags))
 WRAP(int, -1, ftruncate, (int fd, off_t size), (fd, size))
-WRAP(void *, MAP_FAILED, mmap,
-     (void *address, size_t size, int protection, int flags, int fd, off_t offset),
-     (address, size, protection, flags, fd, offset))
 WRAP(int, -1, mkfifo, (const char *path, mode_t mode), (path, mode))
 WRAP(int, -1, unlink, (const char *path), (path))
 WRAP(int, -1, mq_send, (mqd_t queue, const char *data, size_t size, unsigned priority),
@@ -116,6 +113,15 @@ int posix_fallocate(int fd, off_t offset, off_t size)
 {
     REAL(posix_fallocate);
     return fails("posix_fallocate") ? errno : real(fd, offset, size);
+}
+
+void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    REAL(mmap);
+
+    if ((fd >= 0 || protection == PROT_NONE) && fails("mmap")) /* not the interpreter's own memory */
+        return MAP_FAILED;
+    return real(address, size, protection, flags, fd, offset);
 }
 
 int fcntl(int fd, int command, ...)

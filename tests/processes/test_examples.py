@@ -61,6 +61,7 @@ def test_every_example_has_its_promises() -> None:
     assert {file.name for file in EXAMPLES.glob("*.py")} == set(PROMISES)
 
 
+@pytest.mark.watchdog(seconds=90)
 @pytest.mark.parametrize("name", PROMISES)
 def test_example(name: str, runtime_directory: str) -> None:
     if name == "frames.py":

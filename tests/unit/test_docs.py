@@ -13,9 +13,11 @@ Blocks without a mark are still compiled.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -61,7 +63,7 @@ class Block:
 def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     found = list(BLOCK.finditer(text))
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for match, following in itertools.zip_longest(found, found[1:]):
         language, code = match.groups()
         mark = MARK.match(code) if language in ("python", "sh") else None
         output = None
@@ -118,12 +120,18 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
         command = [sys.executable, str(file)]
     else:
         command = ["sh", "-eu", "-c", block.text]
-    done = subprocess.run(
+    with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, timeout=WATCHDOG_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"line {block.line}: exit code {done.returncode}\n{done.stdout}"
-    return done.stdout
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            printed, _ = process.communicate(timeout=WATCHDOG_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with everything that it started
+            printed, _ = process.communicate()
+            pytest.fail(f"line {block.line}: not over after {WATCHDOG_S} s\n{printed}")
+    assert process.returncode == 0, f"line {block.line}: exit {process.returncode}\n{printed}"
+    return printed
 
 
 def matches(pattern: str, printed: str) -> bool:
@@ -131,6 +139,7 @@ def matches(pattern: str, printed: str) -> bool:
     return re.fullmatch(".*?".join(parts), printed.strip(), re.DOTALL) is not None
 
 
+@pytest.mark.watchdog(seconds=180)
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_blocks_run(page: Path, folder: Path, environment: dict[str, str]) -> None:
     for block in blocks_of(page):

@@ -53,6 +53,7 @@ TRANSLATIONS = [
     (errno.ETOOMANYREFS, errors.LimitError),
     (errno.ENOBUFS, errors.LimitError),
     (errno.EADDRNOTAVAIL, errors.LimitError),
+    (errno.EFBIG, errors.LimitError),
     (errno.ENOSPC, errors.NoSpaceError),
     (errno.ENOMEM, errors.NoSpaceError),
     (errno.EACCES, errors.NotPermittedError),

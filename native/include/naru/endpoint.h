@@ -152,6 +152,7 @@ struct nr_endpoint {
     const struct nr_transport_ops *ops;
     _Atomic uint32_t state;        /* enum nr_state */
     bool send_begun;               /* a large message is half sent; its sender holds NR_SEND */
+    int send_error;                /* with send_begun: it was broken off, nothing can follow it */
     bool leaving, goodbye_said;    /* close() has begun: no new messages, the rest goes out */
     uint32_t max_message_bytes;
     uint64_t check_interval_ns;
@@ -202,7 +203,11 @@ int nr_endpoint_send(struct nr_endpoint *, struct nr_outgoing *out);
 int nr_endpoint_send_many(struct nr_endpoint *, const struct iovec *messages, int count);
 /* A begun send that may not wait any longer: keeps a copy of the rest, so that it is accepted. */
 int nr_endpoint_keep_rest(struct nr_endpoint *, const struct nr_outgoing *out);
-/* The same for a sender whose time is up: the message now counts as sent. 0 or -ENOMEM. */
+/* A message is half out and cannot be completed. Whatever followed would be taken for its rest, so
+ * every later send fails with `error`; the peer learns of it at the end of the stream. */
+void nr_endpoint_break_off(struct nr_endpoint *, int error);
+/* Keeps the rest for a sender whose time is up: the message now counts as sent. 0; -ENOMEM, and it is
+ * broken off. */
 int nr_endpoint_accept_begun(struct nr_endpoint *, const struct nr_outgoing *out);
 int nr_endpoint_flush(struct nr_endpoint *); /* pushes the outbox: 0 when it is empty */
 /* The rest of an accepted message is still in the outbox. A verb that may wait pushes it out before

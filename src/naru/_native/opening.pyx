@@ -179,11 +179,13 @@ def rejoin_pair(Endpoint end, int claims_fd, int index, recipe):
 def create_claims():
     """A descriptor of the page in which the two ends of a pair are claimed."""
     cdef nr_claims *claims
-    cdef int fd
     check(nr_claims_create(&claims), "pair", None)
-    fd = os.dup(claims.fd)
-    nr_claims_release(claims)
-    return fd
+    try:
+        return os.dup(claims.fd)
+    except OSError as error:
+        raise errors.from_os_error(error, "pair") from error
+    finally:
+        nr_claims_release(claims)
 
 
 def has_barrier():

@@ -19,9 +19,8 @@ import naru
 from naru.address import PAIR_TRANSPORTS
 from naru.bench.meeting import RECEIVER, SENDER
 
-__all__ = ["End", "Place", "QUEUE_TRANSPORTS", "make_place"]
+__all__ = ["End", "Place", "make_place"]
 
-QUEUE_TRANSPORTS = ("fifo", "mq")
 BATCH = 64
 LEASE = 512
 OPEN_TIMEOUT_S = 10.0

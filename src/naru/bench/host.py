@@ -88,11 +88,11 @@ def _answer_error(error: BaseException) -> dict[str, Any]:
 def _fork_side(place: Place, side: int, job: dict[str, Any], meeting: Meeting) -> _Side:
     read_fd, write_fd = os.pipe()
     pid = os.fork()
-    if pid:
-        os.close(write_fd)
-        return _Side(pid, read_fd)
-    os.close(read_fd)
-    _be_side(place, side, job, meeting, write_fd)
+    if pid == 0:
+        os.close(read_fd)
+        _be_side(place, side, job, meeting, write_fd)
+    os.close(write_fd)
+    return _Side(pid, read_fd)
 
 
 def _be_side(

@@ -118,7 +118,10 @@ def receive_lossy(end: Any, meeting: Meeting, load: Payloads) -> tuple[int, int]
 
 
 def make_trips(send: Send, receive: Receive, load: Payloads, count: int) -> list[int]:
-    """Sends and waits for the answer. Returns: ns of each trip; the check of the answer is outside."""
+    """Sends and waits for the answer.
+
+    Returns: the ns of each trip; the check of the answer is outside of them.
+    """
     clock = time.perf_counter_ns
     times_ns: list[int] = []
     keep = times_ns.append

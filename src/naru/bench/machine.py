@@ -100,9 +100,9 @@ def measure_load() -> Load:
 def load_between(before: Sequence[int], after: Sequence[int]) -> Load:
     """From two readings of `read_cpu_times()`."""
     spent = [late - early for early, late in zip(before, after, strict=True)]
-    total = max(1, sum(spent))
     idle, stolen = spent[3] + spent[4], spent[7]
-    return Load((total - idle - stolen) / total, stolen / total)
+    total = max(1, sum(spent))
+    return Load((sum(spent) - idle - stolen) / total, stolen / total)
 
 
 def read_cpu_times() -> list[int]:
@@ -153,8 +153,10 @@ def _cpu_name(cpu_info: str) -> str:
 
 
 def _read_limits() -> dict[str, int]:
-    names = ("fs/pipe-max-size", "fs/mqueue/msg_max", "fs/mqueue/msgsize_max")
-    names += ("net/core/wmem_default", "net/core/rmem_default")
+    names = (
+        "fs/pipe-max-size", "fs/mqueue/msg_max", "fs/mqueue/msgsize_max",
+        "net/core/wmem_default", "net/core/rmem_default",
+    )  # fmt: skip
     found = {name.replace("/", "."): _read_number(f"/proc/sys/{name}") for name in names}
     return {name: value for name, value in found.items() if value is not None}
 

@@ -103,7 +103,8 @@ class _Pipes:
         self._there, self._back = os.pipe(), os.pipe()
 
     def open(self, side: int, two_way: bool) -> End:
-        incoming, outgoing = (self._back, self._there) if side == SENDER else (self._there, self._back)
+        there, back = self._there, self._back
+        incoming, outgoing = (back, there) if side == SENDER else (there, back)
         os.close(incoming[1])
         os.close(outgoing[0])
         return _PipeEnd(incoming[0], outgoing[1])

@@ -164,9 +164,7 @@ def affordable_counts(
     Every job may take the same longest time: what the quick ones leave of their share goes to the
     slow ones (water filling).
     """
-    costs_s = [
-        job.count * ns / 1e9 for job, ns in zip(jobs, ns_per_message, strict=True)
-    ]
+    costs_s = [job.count * ns / 1e9 for job, ns in zip(jobs, ns_per_message, strict=True)]
     left_s = budget_s / repeats - RUN_OVERHEAD_S * len(jobs)
     longest_s = 0.0
     for place, cost_s in enumerate(sorted(costs_s)):
@@ -184,7 +182,7 @@ def affordable_counts(
 def _round_down(count: float, job: Job) -> int:
     """To two digits, at least as many as the trial had."""
     whole = int(count)
-    step = 10 ** max(0, len(str(whole)) - 2)
+    step: int = 10 ** max(0, len(str(whole)) - 2)
     return max(whole // step * step, min(job.trial_count, job.count))
 
 

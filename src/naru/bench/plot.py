@@ -12,7 +12,8 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from functools import partial
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def write_plot(report: Report, path: str) -> None:
     check_plot_path(path)
     from matplotlib import rc_context
 
-    with rc_context(_look()):
+    with rc_context(_look()):  # type: ignore[arg-type]
         figure = _draw(report)
         data = io.BytesIO()
         figure.savefig(data, format=Path(path).suffix.lower()[1:], dpi=160)
@@ -87,8 +88,8 @@ def _draw(report: Report) -> Any:
     rows = -(-len(panels) // columns)
     names = max(len({record.contender.name for record in report.records}), 4)
     height = 4.6 if len(report.sizes_bytes) > 1 else 2.0 + 0.42 * names
-    figure = Figure(figsize=(max(8.5, 5.4 * columns), 0.9 + height * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12)  # type: ignore[union-attr]
+    figure = Figure(figsize=(max(8.5, 5.4 * columns), 0.9 + height * rows))
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
     figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=14, fontweight="bold")
     places = figure.subplots(rows, columns, squeeze=False).flat
     for axes, panel in zip_longest(places, panels):
@@ -113,7 +114,7 @@ def _panels(report: Report) -> list[Panel]:
         for mode in _MARKS:
             of_mode = [record for record in one_way if record.mode == mode]
             if of_mode:
-                panels.append(lambda axes, of=of_mode, mode=mode: _throughput(axes, of, mode))
+                panels.append(partial(_throughput, records=of_mode, mode=mode))
         if trips:
             panels.append(lambda axes: _trips_by_size(axes, trips))
     elif one_way:
@@ -192,7 +193,7 @@ def spread_out(places: Sequence[float], gap: float) -> list[float]:
     """Places in the same order, at least `gap` apart, moved as little as a simple sweep can."""
     order = sorted(range(len(places)), key=lambda at: places[at])
     moved = list(places)
-    for before, at in zip(order, order[1:], strict=False):
+    for before, at in pairwise(order):
         moved[at] = max(moved[at], moved[before] + gap)
     shift = sum(moved[at] - places[at] for at in order) / max(1, len(order))
     return [place - shift for place in moved]
@@ -253,7 +254,12 @@ def _rows(records: Sequence[Record], worth: Callable[[list[Record]], float]) -> 
     by_name: dict[str, list[Record]] = {}
     for record in records:
         by_name.setdefault(record.contender.name, []).append(record)
-    return sorted(by_name, key=lambda name: (not by_name[name][0].contender.naive, worth(by_name[name])))
+
+    def rank(name: str) -> tuple[bool, float]:
+        own = by_name[name]
+        return (not own[0].contender.naive, worth(own))
+
+    return sorted(by_name, key=rank)
 
 
 def _finish_rows(axes: Any, names: Sequence[str], show: Callable[[float], str]) -> None:
@@ -279,8 +285,9 @@ def _legend(axes: Any, marks: Sequence[tuple[str, str, str]]) -> None:
         for mark, text, fill in marks
     ]  # fmt: skip
     legend = axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=_below(axes), ncols=len(handles),
-        frameon=False, fontsize=8, handletextpad=0.2, columnspacing=1.1, borderaxespad=0,
+        handles=handles, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=_below(axes),
+        ncols=len(handles), frameon=False, fontsize=8, handletextpad=0.2, columnspacing=1.1,
+        borderaxespad=0,
     )  # fmt: skip
     legend.set_in_layout(False)  # it may be wider than its axes
 

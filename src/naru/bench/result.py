@@ -87,9 +87,7 @@ class Record:
     def cpu_s(self) -> Spread:
         """Of both sides, for `count_asked` messages."""
         scale = self.count_asked / self.count
-        return Spread.of(
-            [(one.cpu_sender_s + one.cpu_receiver_s) * scale for one in self.passes]
-        )
+        return Spread.of([(one.cpu_sender_s + one.cpu_receiver_s) * scale for one in self.passes])
 
     @property
     def lost_share(self) -> float:

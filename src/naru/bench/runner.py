@@ -120,8 +120,8 @@ def _lowered(records: list[Record], budget_s: float | None) -> list[str]:
 
 def _losses(records: list[Record]) -> list[str]:
     return [
-        f"{record.contender.name} {record.mode}: {record.lost_share:.1%} of the messages were lost; "
-        "figures are of those that came"
+        f"{record.contender.name} {record.mode}: {record.lost_share:.1%} of the messages were "
+        "lost; figures are of those that came"
         for record in records
         if record.lost_share > 0
     ]
@@ -144,9 +144,7 @@ class _Work:
     @property
     def record(self) -> Record:
         job = self.job
-        return Record(
-            job.contender, job.mode, job.size_bytes, job.count, self.asked, self.passes
-        )
+        return Record(job.contender, job.mode, job.size_bytes, job.count, self.asked, self.passes)
 
 
 class _Run:
@@ -165,8 +163,8 @@ class _Run:
         done_s = 0.0
         for repeat in range(self._plan.repeats):
             for work in self._works:
-                what = f"{work.job.contender.name} {work.job.mode} {repeat + 1}/{self._plan.repeats}"
-                self._progress(done_s / total_s, what)
+                name = f"{work.job.contender.name} {work.job.mode}"
+                self._progress(done_s / total_s, f"{name} {repeat + 1}/{self._plan.repeats}")
                 self._measure(work)
                 done_s += work.predicted_s
         self._progress(1.0, "done")

@@ -34,7 +34,8 @@ def run_side(place: Place, side: int, job: dict[str, Any], meeting: Meeting) -> 
     Args:
         job: mode, size_bytes, count (host.py).
 
-    Returns: its Span as numbers; the receiver adds what came, the sender of round trips their times.
+    Returns: its Span as numbers; the receiver adds what came, the sender of round trips how long
+    they took.
     """
     load = Payloads(job["size_bytes"])
     two_way = job["mode"] == "round-trip"
@@ -105,9 +106,7 @@ def _receive(
     return count, None
 
 
-def _run_trips(
-    end: End, side: int, total: int, load: Payloads, meeting: Meeting
-) -> dict[str, Any]:
+def _run_trips(end: End, side: int, total: int, load: Payloads, meeting: Meeting) -> dict[str, Any]:
     times_ns: list[int] = []
     for count in _passes(total):
         meeting.meet(side)

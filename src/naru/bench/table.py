@@ -1,7 +1,7 @@
 """The tables that people read: one for each message size, and one for round trips.
 
-Holds: which columns, how numbers are written, the bars. Through rich: colours on a terminal (NO_COLOR
-is honoured), aligned plain text elsewhere, ASCII where the locale knows nothing else.
+Holds: which columns, how numbers are written, the bars. Through rich: colours on a terminal
+(NO_COLOR is honoured), aligned plain text elsewhere, ASCII where the locale knows nothing else.
 Must not know: how anything was measured.
 Joins: the command prints `render(report, ...)`.
 """
@@ -9,7 +9,7 @@ Joins: the command prints `render(report, ...)`.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -24,7 +24,8 @@ from naru.bench.result import Record, Report, Spread
 __all__ = ["Style", "render", "style_for"]
 
 LEAST_BAR, MOST_BAR = 6, 24
-SPREAD_FROM_WIDTH = 92
+GAP = 3
+DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 PLAIN_WIDTH = 110
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ASCII_HEAD = Box("    \n    \n -- \n    \n -- \n    \n    \n    \n", ascii=True)
@@ -42,7 +43,7 @@ class Style:
         """With the few signs that are not ASCII replaced where they cannot be shown."""
         if self.unicode:
             return text
-        for sign, plain in (("–", "-"), ("×", "x"), ("µ", "u"), ("·", "-"), ("’", "'")):
+        for sign, plain in ((DASH, "-"), (TIMES, "x"), ("µ", "u"), ("·", "-")):
             text = text.replace(sign, plain)
         return text.encode("ascii", "replace").decode()
 
@@ -63,24 +64,28 @@ def style_for(stream: IO[str]) -> Style:
 
 def render(report: Report, style: Style) -> str:
     """The whole report as text, with its colour codes where the style has colours."""
+    grids = []
+    for size_bytes in report.sizes_bytes:
+        of_size = [record for record in report.records if record.size_bytes == size_bytes]
+        one_way = [record for record in of_size if not record.distribution()]
+        trips = [record for record in of_size if record.distribution()]
+        grids += [_one_way(one_way)] if one_way else []
+        grids += [_trips(trips)] if trips else []
+    for grid in grids:
+        grid.fit(style)
     console = Console(
         file=io.StringIO(),
-        width=style.width,
+        width=max([style.width, *(grid.width for grid in grids)]),
         force_terminal=style.colour,
         color_system="standard" if style.colour else None,
         highlight=False,
         emoji=False,
         markup=False,
-        soft_wrap=False,
     )
     console.print(Text(style.text(_heading(report)), style="dim"))
-    for size_bytes in report.sizes_bytes:
-        one_way = [r for r in report.records if r.size_bytes == size_bytes and not r.passes[0].trips_ns]
-        trips = [r for r in report.records if r.size_bytes == size_bytes and r.passes[0].trips_ns]
-        for table in (_one_way(one_way, style), _trips(trips, style)):
-            if table is not None:
-                console.print()
-                console.print(table)
+    for grid in grids:
+        console.print()
+        console.print(grid.table(style))
     for line in [*_explanations(report), *_gains(report)]:
         console.print(Text(style.text(line), style="dim"))
     for line in _warnings(report):
@@ -92,93 +97,119 @@ def render(report: Report, style: Style) -> str:
 # ---- the tables ----
 
 
-def _one_way(records: Sequence[Record], style: Style) -> Table | None:
-    if not records:
-        return None
-    main = next(mode for mode in ("message", "batch", "in-place") if _of(records, mode))
-    others = [mode for mode in ("batch", "in-place") if mode != main and _of(records, mode)]
+@dataclass
+class _Column:
+    header: str
+    cells: list[str]
+    left: bool = False
+    needed: int = 0
+    """0: always there; where there is no room, the highest goes first."""
+    shares: list[float] | None = None
+    """Drawn as bars, as wide as there is room."""
+
+    @property
+    def width(self) -> int:
+        texts = [*self.header.split("\n"), *self.cells]
+        return LEAST_BAR if self.shares else max(len(text) for text in texts)
+
+
+@dataclass
+class _Grid:
+    """A table before it is known how much room it has."""
+
+    title: str
+    rows: Sequence[Record]
+    columns: list[_Column]
+
+    @property
+    def width(self) -> int:
+        return sum(column.width + GAP for column in self.columns) - GAP
+
+    def fit(self, style: Style) -> None:
+        """Drops what can be done without, then draws the bars into what is left."""
+        while self.width > style.width:
+            last = max(self.columns, key=lambda column: column.needed)
+            if last.needed == 0:
+                break  # it is wider than the screen; nothing is cut off
+            self.columns.remove(last)
+        for column in self.columns:
+            if column.shares:
+                room = min(MOST_BAR, LEAST_BAR + style.width - self.width)
+                column.cells = [_bar(share, room, style) for share in column.shares]
+                column.shares = None
+
+    def table(self, style: Style) -> Table:
+        table = Table(
+            title=Text(style.text(self.title), style="bold"),
+            title_justify="left",
+            box=SIMPLE_HEAD if style.unicode else _ASCII_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            header_style="",
+        )
+        for column in self.columns:
+            table.add_column(
+                style.text(column.header),
+                justify="left" if column.left else "right",
+                no_wrap=True,
+                vertical="bottom",
+            )
+        for at, record in enumerate(self.rows):
+            if at and record.contender.naive and not self.rows[at - 1].contender.naive:
+                table.add_section()
+            texts = [Text(style.text(column.cells[at])) for column in self.columns]
+            texts[0].stylize("dim" if record.contender.naive else "bold cyan")
+            table.add_row(*texts)
+        return table
+
+
+def _one_way(records: Sequence[Record]) -> _Grid:
+    main = next(mode for mode in _TITLES if _of(records, mode))
     rows = _ordered(_of(records, main), lambda record: -record.messages_per_s.median)
-    asked, size_bytes = rows[0].count_asked, rows[0].size_bytes
-    seed = _seed_applies(rows, main)
-    table = _new_table(f"{show_size(size_bytes)} × {asked:,} one way{_MAIN_TITLES[main]}", style)
-    spread = style.width >= SPREAD_FROM_WIDTH
-    bar_width = _bar_width(style, 52 + 12 * spread + 10 * len(others) + 10 * seed)
-    headers = ["", "time\nms"] + ["least–most\nms"] * spread + [""] * bool(bar_width)
-    headers += ["messages\n/s", "\nGB/s", "CPU s\nboth"]
-    headers += [f"{_SHORT[mode]}\nms" for mode in others] + ["seed’s C\nms"] * seed
-    _add_columns(table, headers, style, bar_at=2 + spread if bar_width else None)
-    best = max(record.messages_per_s.median for record in rows)
-    before = None
-    for record in rows:
-        if before is not None and record.contender.naive and not before.contender.naive:
-            table.add_section()
-        before = record
-        cells = [record.contender.name, _ms(record.time_asked_s.median)]
-        cells += [_ms_range(record.time_asked_s)] * spread
-        cells += [_bar(record.messages_per_s.median / best, bar_width, style)] * bool(bar_width)
-        cells += [_rate(record.messages_per_s.median), _digits(record.bytes_per_s / 1e9)]
-        cells += [_digits(record.cpu_s.median)]
-        cells += [_same_way_ms(records, record, mode) for mode in others]
-        if seed:
-            figure = None if record.contender.naive else SEED_C_MS.get(record.contender.name)
-            cells.append(f"{figure:,}" if figure else "")
-        _add_row(table, cells, record, style)
-    return table
+    rates = [record.messages_per_s.median for record in rows]
+    columns = [
+        _Column("", [record.contender.name for record in rows], left=True),
+        _Column("time\nms", [_ms(record.time_asked_s.median) for record in rows]),
+        _Column(
+            f"least{DASH}most\nms", [_ms_range(record.time_asked_s) for record in rows], needed=3
+        ),
+        _Column("", [], left=True, needed=2, shares=[rate / max(rates) for rate in rates]),
+        _Column("messages\n/s", [_rate(rate) for rate in rates]),
+        _Column("\nGB/s", [_digits(record.bytes_per_s / 1e9) for record in rows]),
+        _Column("CPU s\nboth", [_digits(record.cpu_s.median) for record in rows]),
+    ]
+    for mode, header in (("batch", "batches\nms"), ("in-place", "in place\nms")):
+        if mode != main and _of(records, mode):
+            columns.append(_Column(header, [_same_way_ms(records, row, mode) for row in rows]))
+    if _seed_applies(rows[0], main):
+        columns.append(_Column("seed's C\nms", [_seed_ms(row) for row in rows], needed=1))
+    size = show_size(rows[0].size_bytes)
+    return _Grid(f"{size} {TIMES} {rows[0].count_asked:,} one way{_TITLES[main]}", rows, columns)
 
 
-_MAIN_TITLES = {"message": "", "batch": ", in batches of 64", "in-place": ", taken in place"}
-_SHORT = {"batch": "batches", "in-place": "in place"}
+_TITLES = {"message": "", "batch": ", in batches of 64", "in-place": ", taken in place"}
 
 
-def _trips(records: Sequence[Record], style: Style) -> Table | None:
-    if not records:
-        return None
+def _trips(records: Sequence[Record]) -> _Grid:
     rows = _ordered(records, lambda record: record.trip_ns(0.5).median)
-    table = _new_table(f"{show_size(rows[0].size_bytes)}, there and back (round trip)", style)
-    bar_width = _bar_width(style, 70)
-    headers = ["", "p50\nµs", "least–most\nµs"] + [""] * bool(bar_width)
-    headers += ["p99\nµs", "p99.9\nµs", "trips\n/s", "CPU s\nboth"]
-    _add_columns(table, headers, style, bar_at=3 if bar_width else None)
-    slowest = max(record.trip_ns(0.5).median for record in rows)
-    before = None
-    for record in rows:
-        if before is not None and record.contender.naive and not before.contender.naive:
-            table.add_section()
-        before = record
-        middle = record.trip_ns(0.5)
-        cells = [record.contender.name, _us(middle.median)]
-        cells += [f"{_us(middle.least)}–{_us(middle.most)}"]
-        cells += [_bar(middle.median / slowest, bar_width, style)] * bool(bar_width)
-        cells += [_us(record.trip_ns(share).median) for share in (0.99, 0.999)]
-        cells += [_rate(record.messages_per_s.median), _digits(record.cpu_s.median)]
-        _add_row(table, cells, record, style)
-    return table
-
-
-def _new_table(title: str, style: Style) -> Table:
-    return Table(
-        title=Text(style.text(title), style="bold"),
-        title_justify="left",
-        box=SIMPLE_HEAD if style.unicode else _ASCII_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        header_style="",
-    )
-
-
-def _add_columns(table: Table, headers: Sequence[str], style: Style, bar_at: int | None) -> None:
-    for place, header in enumerate(headers):
-        left = place in (0, bar_at)
-        table.add_column(
-            style.text(header), justify="left" if left else "right", no_wrap=True,
-            vertical="bottom",
-        )  # fmt: skip
-
-
-def _add_row(table: Table, cells: Sequence[str], record: Record, style: Style) -> None:
-    texts = [Text(style.text(cell)) for cell in cells]
-    texts[0].stylize("dim" if record.contender.naive else "bold cyan")
-    table.add_row(*texts)
+    middles = [record.trip_ns(0.5) for record in rows]
+    slowest = max(middle.median for middle in middles)
+    columns = [
+        _Column("", [record.contender.name for record in rows], left=True),
+        _Column("p50\nµs", [_us(middle.median) for middle in middles]),
+        _Column(
+            f"least{DASH}most\nµs",
+            [f"{_us(one.least)}{DASH}{_us(one.most)}" for one in middles],
+            needed=2,
+        ),
+        _Column("", [], left=True, needed=1, shares=[one.median / slowest for one in middles]),
+        _Column("p99\nµs", [_us(record.trip_ns(0.99).median) for record in rows]),
+        _Column("p99.9\nµs", [_us(record.trip_ns(0.999).median) for record in rows]),
+        _Column("trips\n/s", [_rate(record.messages_per_s.median) for record in rows]),
+        _Column("CPU s\nboth", [_digits(record.cpu_s.median) for record in rows]),
+    ]
+    title = f"{show_size(rows[0].size_bytes)} {TIMES} {rows[0].count_asked:,} there and back"
+    return _Grid(title, rows, columns)
 
 
 # ---- cells ----
@@ -188,16 +219,20 @@ def _of(records: Sequence[Record], mode: str) -> list[Record]:
     return [record for record in records if record.mode == mode]
 
 
-def _ordered(records: Sequence[Record], key: object) -> list[Record]:
+def _ordered(records: Sequence[Record], key: Callable[[Record], float]) -> list[Record]:
     """naru's first, the quickest on top, then plain Python's."""
-    return sorted(records, key=lambda record: (record.contender.naive, key(record)))  # type: ignore[operator]
+    return sorted(records, key=lambda record: (record.contender.naive, key(record)))
 
 
-def _seed_applies(rows: Sequence[Record], mode: str) -> bool:
+def _seed_applies(record: Record, mode: str) -> bool:
     """The seed's figures are of 1 KB, a million times, one by one."""
-    first = rows[0]
-    fits = (first.size_bytes, first.count_asked) == (SEED_SIZE_BYTES, SEED_COUNT)
-    return fits and mode == "message" and any(row.contender.name in SEED_C_MS for row in rows)
+    fits = (record.size_bytes, record.count_asked) == (SEED_SIZE_BYTES, SEED_COUNT)
+    return fits and mode == "message"
+
+
+def _seed_ms(record: Record) -> str:
+    figure = SEED_C_MS.get(record.contender.name)
+    return f"{figure:,}" if figure else ""
 
 
 def _same_way_ms(records: Sequence[Record], row: Record, mode: str) -> str:
@@ -205,11 +240,6 @@ def _same_way_ms(records: Sequence[Record], row: Record, mode: str) -> str:
         if record.mode == mode and record.contender == row.contender:
             return _ms(record.time_asked_s.median)
     return ""
-
-
-def _bar_width(style: Style, others: int) -> int:
-    room = style.width - others
-    return 0 if room < LEAST_BAR else min(room, MOST_BAR)
 
 
 def _bar(share: float, width: int, style: Style) -> str:
@@ -232,7 +262,7 @@ def _ms(seconds: float) -> str:
 
 
 def _ms_range(spread: Spread) -> str:
-    return f"{_ms(spread.least)}–{_ms(spread.most)}"
+    return f"{_ms(spread.least)}{DASH}{_ms(spread.most)}"
 
 
 def _us(ns: float) -> str:
@@ -271,8 +301,8 @@ def _explanations(report: Report) -> list[str]:
     used = [text for mode, text in verbs.items() if mode in modes]
     if used:
         lines.append(" · ".join(used) + ".")
-    if any(_seed_applies([record], record.mode) for record in report.records):
-        lines.append("The seed’s figures are of C programs on another machine.")
+    if any(_seed_applies(record, record.mode) for record in report.records):
+        lines.append("The seed's figures are of C programs on another machine.")
     return lines
 
 
@@ -286,8 +316,8 @@ def _gains(report: Report) -> list[str]:
             if naive and ours:
                 ratio = ours.messages_per_s.median / naive.messages_per_s.median
                 lines.append(
-                    f"{show_size(size_bytes)}: naru {transport} moves {ratio:.1f} times the messages "
-                    f"of plain {name}"
+                    f"{show_size(size_bytes)}: naru {transport} moves {ratio:.1f} times the "
+                    f"messages of plain {name}"
                 )
     return lines
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +15,6 @@ from naru.bench.files import check_target
 from naru.cli.progress import WorkMeter
 from naru.cli.streams import write_output
 from naru.cli.values import CORES, SIZE
-from naru.errors import NaruError
 from naru.settings import settings_for
 from naru.transports import NAMES
 
@@ -45,6 +43,11 @@ def _listed(*known: str) -> Callback:
     return split
 
 
+def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> list[int]:
+    listed = _listed()(context, option, texts)
+    return list(dict.fromkeys(SIZE.convert(text, option, context) for text in listed))
+
+
 @click.command("bench", short_help="Measure every transport of this machine, side by side.")
 @click.option(
     "--transport",
@@ -60,7 +63,7 @@ def _listed(*known: str) -> Callback:
     "sizes",
     multiple=True,
     metavar="SIZE[,SIZE]",
-    callback=_listed(),
+    callback=_sizes,
     help="Bytes of a message, such as 64,1KiB,64KiB. Default: 1KiB.",
 )
 @click.option(
@@ -112,7 +115,7 @@ def _listed(*known: str) -> Callback:
 @click.option("--quiet", is_flag=True, help="No table and no progress, for --json and --plot.")
 def command(
     transports: list[str],
-    sizes: list[str],
+    sizes: list[int],
     modes: list[str],
     count: int | None,
     repeats: int,
@@ -142,7 +145,7 @@ def command(
     wanted = plan.make_plan(
         contenders_for(transports or list(plan.SEED_TRANSPORTS), compare=compare),
         _modes(modes),
-        [_size(text) for text in sizes] or [plan.SEED_SIZE_BYTES],
+        sizes or [plan.SEED_SIZE_BYTES],
         count=count,
         repeats=repeats,
         budget_s=budget_s,
@@ -158,18 +161,20 @@ def command(
             progress=meter.show,
         )
     _deliver(report, json_path, plot_path, quiet)
-    if any(gap.failed for gap in report.gaps):
+    if not report.records or any(gap.failed for gap in report.gaps):
         raise click.exceptions.Exit(1)
 
 
 def contenders_for(texts: Sequence[str], *, compare: bool) -> list[plan.Contender]:
     """naru's transports as asked, and plain Python's ways of the same mechanisms.
 
-    Raises: BadAddressError for an unknown transport or option.
+    Raises: UsageError for an unknown transport, BadAddressError for an option.
     """
     found = []
     for text in texts:
         name, _, options = text.partition("?")
+        if name not in NAMES:
+            raise click.UsageError(f"--transport: {name!r} is none of {', '.join(NAMES)}")
         if name in ("mq", "fifo"):  # queues have names; any will do to check the options
             settings_for(naru.parse(f"{name}:///bench" + ("?" + options if options else "")))
         else:
@@ -189,10 +194,6 @@ def _modes(modes: list[str]) -> list[str]:
     if "all" in modes:
         return list(plan.MODES)
     return [mode for mode in plan.MODES if mode in modes] or list(plan.DEFAULT_MODES)
-
-
-def _size(text: str) -> int:
-    return SIZE.convert(text, None, None)
 
 
 def _check_files(json_path: str | None, plot_path: str | None) -> None:

@@ -131,7 +131,9 @@ def format_hex(messages: Sequence[bytes], number: int = 0) -> bytes:
     return "".join(one.hex() + "\n" for one in messages).encode()
 
 
-def format_json(messages: Sequence[bytes], number: int = 0, priorities: Sequence[int] = ()) -> bytes:
+def format_json(
+    messages: Sequence[bytes], number: int = 0, priorities: Sequence[int] = ()
+) -> bytes:
     """A JSON object a line: number, size_bytes, text, or base64 for what is not UTF-8."""
     lines = []
     for at, message in enumerate(messages):

@@ -1,20 +1,23 @@
 """Finding the other side, in either order of starting, with a word to whoever waits.
 
-Must not know: what is sent.
+What an address means to a command that reads or writes bytes is here, too. Must not know: what is
+sent.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import naru
 from naru.address import Address
 from naru.errors import NoSuchNameError, TimedOutError
 
-__all__ = ["announce", "framing_of", "is_raw_stream", "open_patiently"]
+__all__ = ["announce", "framing_of", "is_raw_stream", "keep_open", "open_patiently"]
 
 QUIET_S = 1.0
 STREAMS = ("pipe", "fifo", "unix", "tcp")
@@ -81,3 +84,16 @@ def is_raw_stream(address: Address) -> bool:
     if framing_of(address) != "raw" or address.transport not in STREAMS:
         return False
     return address.options.get("datagram") != "1"
+
+
+@contextmanager
+def keep_open(address: Address) -> Iterator[None]:
+    """A foreign FIFO ends with its last writer; a write end of our own keeps it for the next one."""
+    if address.transport != "fifo" or framing_of(address) == "naru":
+        yield
+        return
+    fd = os.open(str(address.path), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield
+    finally:
+        os.close(fd)

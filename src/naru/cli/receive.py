@@ -9,7 +9,7 @@ import click
 
 import naru
 from naru.cli import framing
-from naru.cli.opening import announce, is_raw_stream
+from naru.cli.opening import announce, is_raw_stream, keep_open
 from naru.cli.streams import watch_reader, write_output
 from naru.cli.values import SECONDS
 from naru.errors import ClosedError, PeerGoneError, TimedOutError
@@ -66,7 +66,7 @@ def command(address: str, shape: str | None, count: int | None, timeout_s: float
         if count not in (None, 1):
             raise click.UsageError("--whole is one message, --count is for several")
         count = 1
-    with naru.receiver(parsed) as receiver:
+    with naru.receiver(parsed) as receiver, keep_open(parsed):
         announce("receiving at", parsed, receiver.address)
         gone = _ReaderGone(receiver)
         watch_reader(gone)

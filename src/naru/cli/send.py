@@ -98,7 +98,9 @@ def command(
         _send_all(sender, batches, timeout_s, priority)
 
 
-def _splitter(cut: str | None, size_bytes: int | None) -> Callable[[Iterator[bytes]], framing.Batches]:
+def _splitter(
+    cut: str | None, size_bytes: int | None
+) -> Callable[[Iterator[bytes]], framing.Batches]:
     if size_bytes is not None:
         return partial(framing.split_sizes, size_bytes=size_bytes)
     return {

@@ -15,7 +15,7 @@ from naru.bench.plan import parse_size
 __all__ = ["CORES", "SECONDS", "SIZE"]
 
 
-class _Seconds(click.ParamType):
+class _Seconds(click.ParamType):  # type: ignore[type-arg]
     name = "seconds"
 
     def convert(self, value: Any, param: Any, context: Any) -> float:
@@ -30,7 +30,7 @@ class _Seconds(click.ParamType):
         return seconds
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]
     name = "size"
 
     def convert(self, value: Any, param: Any, context: Any) -> int:
@@ -43,7 +43,7 @@ class _Size(click.ParamType):
         return size_bytes
 
 
-class _Cores(click.ParamType):
+class _Cores(click.ParamType):  # type: ignore[type-arg]
     name = "A,B"
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[int, int]:

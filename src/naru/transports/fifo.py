@@ -86,11 +86,15 @@ def _open_existing(path: str, flags: int, operation: str, address: Address) -> i
     try:
         return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        wrong = {
+            errno.ELOOP: "is a symbolic link, and is not followed",
+            errno.EISDIR: "is a directory",
+        }.get(error.errno or 0)
+        if wrong:
+            name = errno.errorcode[error.errno or 0]
             raise NotPermittedError(
-                f'{operation} "{address}": not permitted (ELOOP); {path} is a symbolic link, and '
-                "is not followed",
-                errno=errno.ELOOP, operation=operation, address=address,
+                f'{operation} "{address}": not permitted ({name}); {path} {wrong}',
+                errno=error.errno, operation=operation, address=address,
             ) from error  # fmt: skip
         raise
 

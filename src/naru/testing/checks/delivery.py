@@ -10,6 +10,7 @@ from naru.testing.checks.stage import PATIENCE_S, Stage, demand, demand_equal, d
 from naru.testing.ledger import LedgerReader, LedgerWriter
 
 MANY = 2000
+THE_END = b"the end"
 
 
 @check()
@@ -133,10 +134,11 @@ def many_messages_keep_their_order(stage: Stage) -> None:
     def send() -> None:
         for _ in range(MANY):
             sender.send(writer.next(), timeout_s=PATIENCE_S)
+        sender.send(THE_END, timeout_s=PATIENCE_S)
 
     sending = stage.run(send)
-    for _ in range(MANY):
-        reader.add(receiver.receive(timeout_s=PATIENCE_S))
+    while (got := receiver.receive(timeout_s=PATIENCE_S)) != THE_END:
+        reader.add(got)
     sending.result()
     report = reader.report({1: MANY})
     demand(report.is_perfect, str(report))

@@ -1,0 +1,101 @@
+# make help
+#
+# Everything is made in .venv (a real install of this tree, never an editable one) and in build/.
+# Stamps in .venv say what is up to date, so that a second call is quick.
+
+PYTHON ?= python3
+CC ?= cc
+VENV ?= .venv
+NATIVE ?= build/native
+# More arguments: make run BENCH="--count 10000", make test PYTEST="-k fifo -x"
+BENCH ?=
+PYTEST ?=
+FUZZ_S ?= 60
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet install
+SOURCES := meson.build meson.options pyproject.toml LICENSE README.md benchmarks/floor/meson.build \
+  $(shell find src native -type f -not -name '*.so' -not -name '*.pyc' -not -path 'native/tests/*' \
+    -not -path 'native/models/*')
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-native test-sanitizers lint format bench soak fuzz docs develop clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/installed ## set up, and measure every transport side by side: naru bench
+	$(BIN)/naru bench $(BENCH)
+
+test: test-native test-sanitizers $(VENV)/installed $(VENV)/extras ## every test: C, sanitizers, Python
+	$(BIN)/python -m pytest $(PYTEST)
+
+test-native: $(NATIVE)/build.ninja ## the C tests, and the model of the ring when spin is installed
+	$(BIN)/meson test -C $(NATIVE) --suite native --print-errorlogs
+
+test-sanitizers: ## the C tests under ASan, UBSan and TSan
+	native/tests/sanitize.sh $(CC)
+
+lint: $(VENV)/installed $(VENV)/extras ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/extras ## ruff format
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed $(VENV)/peers ## naru, the C floor and the peers in one run; a free machine
+	$(BIN)/python benchmarks/import_time.py --json benchmarks/results/import-time.json
+	$(BIN)/python benchmarks/messages.py $(BENCH)
+
+soak: ## the long native tests: half an hour
+	native/tests/soak.sh
+
+fuzz: ## libFuzzer on what reads untrusted bytes, FUZZ_S seconds each; needs clang
+	native/tests/fuzz.sh $(FUZZ_S)
+
+docs: $(VENV)/installed ## the tables of README.md and docs/ anew, from the code and the results
+	$(BIN)/python docs/tables.py
+
+develop: $(VENV)-dev/installed ## an editable install in .venv-dev: import rebuilds what changed
+
+clean: ## remove all that make made
+	rm -rf $(VENV) $(VENV)-dev build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f src/naru/_native/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- stamps ----
+
+%/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'naru needs Python 3.11 or newer: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv $* || { \
+	  echo 'cannot make a virtual environment: apt-get install python3-venv' >&2; exit 1; }
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made $(SOURCES)
+	$(PIP) .
+	@touch $@
+
+# The requirements of an extra alone: `pip install .[test]` would build naru once more.
+$(VENV)/extras: $(VENV)/made pyproject.toml
+	@$(BIN)/python -c 'import tomllib; \
+	  extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	  print("\n".join(extras["test"] + extras["lint"] + extras["build"]))' > $@.txt
+	$(PIP) -r $@.txt
+	@touch $@
+
+# One by one: a peer that cannot be had is reported as missing by the benchmark, the others run.
+$(VENV)/peers: $(VENV)/made benchmarks/requirements.txt
+	@grep -v '^#' benchmarks/requirements.txt | while read -r peer; do \
+	  $(PIP) "$$peer" || echo "not installed: $$peer" >&2; done
+	@touch $@
+
+$(VENV)-dev/installed: $(VENV)-dev/made pyproject.toml
+	$(VENV)-dev/bin/pip --disable-pip-version-check --quiet install meson-python 'cython>=3.1,<4' ninja
+	$(VENV)-dev/bin/pip --disable-pip-version-check --quiet install --no-build-isolation -e '.[test,lint]'
+	@touch $@
+
+$(NATIVE)/build.ninja: $(VENV)/extras
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/meson setup $(if $(wildcard $(NATIVE)/build.ninja),--reconfigure) -Dtests=true $(NATIVE)
