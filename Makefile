@@ -38,7 +38,7 @@ test-sanitizers: ## the C tests under ASan, UBSan and TSan
 	native/tests/sanitize.sh $(CC)
 
 lint: $(VENV)/installed $(VENV)/extras ## ruff and mypy
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --output-format concise .
 	$(BIN)/mypy
 
 format: $(VENV)/extras ## ruff format

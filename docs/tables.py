@@ -147,7 +147,7 @@ def message_table() -> str:
     if not rows:
         return "No results yet: `python benchmarks/messages.py` makes them.\n"
     head = ["", "C floor", "naru", "of the floor", "best other", "naru of that"]
-    body = []
+    body: list[list[str]] = []
     for group, keys in _grouped(rows):
         body.append([f"**{group}**, {rows[keys[0]]['unit']}", "", "", "", "", ""])
         body += [_message_row(rows[key]) for key in keys]
@@ -196,7 +196,7 @@ def target_table() -> str:
     if not rows:
         return "No results yet: `python benchmarks/messages.py` makes them.\n"
     head = ["row", "unit", "naru: median [least .. most]", "target", "found", "reached"]
-    body = []
+    body: list[list[str]] = []
     for _, keys in _grouped(rows):
         for key in keys:
             body += _target_rows(rows[key])

@@ -27,11 +27,11 @@ def writer(address: str) -> None:
 def keep(listener: naru.Listener) -> None:
     with listener.accept(timeout_s=10) as channel, tempfile.TemporaryFile() as file:
         names = os.fstat(file.fileno()).st_nlink
-        print(f"keeper: a file with {names} names goes to pid {channel.peer.pid}", flush=True)
+        print(f"keeper: a file with {names} names goes to {channel.peer}", flush=True)
         channel.send_fds(b"hello from another process", [file])
         channel.receive(timeout_s=10)
         file.seek(0)
-        print("keeper: the file says:", file.read().decode().rstrip(), flush=True)
+        print(f"keeper: the file says: {file.read().decode().rstrip()}", flush=True)
 
 
 def main() -> int:

@@ -44,10 +44,10 @@ def run(channels: list[naru.Channel]) -> tuple[int, dict[naru.Channel, int]]:
     total, done = 0, dict.fromkeys(channels, 0)
     with selectors.DefaultSelector() as selector:
         for channel in channels:
-            selector.register(channel, selectors.EVENT_READ)
+            selector.register(channel, selectors.EVENT_READ, channel)
         while selector.get_map():
             for key, _ in selector.select():
-                channel = key.fileobj
+                channel = key.data
                 while (answer := channel.try_receive()) is not None:
                     if answer:
                         total += ANSWER.unpack(answer)[0]

@@ -1,10 +1,10 @@
-"""What holds for every test: its own watchdog, no leak, no warning, a runtime directory of its own.
+"""What holds for every test: a watchdog, no leak, no warning, a runtime directory of this run.
 
-Watchdog   20 s (`@pytest.mark.watchdog(seconds=60)`); at its end all stacks are printed and the run is
-           killed: a test that hangs in C cannot be failed any other way.
-Leaks      open descriptors, children and zombies, files in /dev/shm and the runtime directory, message
-           queues, threads: none more after a test than before (`@pytest.mark.may_leak` for a test that
-           is about that).
+Watchdog   20 s (`@pytest.mark.watchdog(seconds=60)`); at its end all stacks are printed and the run
+           is killed: a test that hangs in C cannot be failed any other way.
+Leaks      open descriptors, children and zombies, files in /dev/shm and the runtime directory,
+           message queues, threads: none more after a test than before (`@pytest.mark.may_leak` for
+           a test that is about that).
 Warnings   are errors, a ResourceWarning of a forgotten end among them.
 """
 
@@ -56,8 +56,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    # What exists now stays for the whole run: looking at it in every collection would cost more than
-    # the tests do.
+    # What exists now stays for the whole run: looking at it in every collection would cost more
+    # than the tests do.
     gc.collect()
     gc.freeze()
 
@@ -98,10 +98,10 @@ MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
 
 
 def _take_own_namespaces() -> Path | None:
-    """Message queues and /dev/shm of this run alone, so that others' names are not taken for leaks.
+    """Message queues and /dev/shm of this run alone: others' names there are no leaks of ours.
 
-    They end with the process, and need root. Without it /dev/shm is everybody's, and queues are seen
-    where the machine shows them.
+    They end with the process, and need root. Without it /dev/shm is everybody's, and queues are
+    seen where the machine shows them.
 
     Returns: where the queues are seen.
     """

@@ -113,6 +113,16 @@ static void drop_outbox(struct nr_endpoint *e)
     e->outbox.active = false;
 }
 
+void nr_endpoint_break_off(struct nr_endpoint *e, int error)
+{
+    drop_outbox(e);
+    e->send_begun = true;
+    e->send_error = error;
+}
+
+/* The kernel's buffers: they come free again, and a begun message has to be completed. */
+static bool is_short_of_memory(int error) { return error == -ENOBUFS || error == -ENOMEM; }
+
 int nr_endpoint_flush(struct nr_endpoint *e)
 {
     int result;
@@ -120,8 +130,12 @@ int nr_endpoint_flush(struct nr_endpoint *e)
     if (!e->outbox.active)
         return 0;
     result = e->ops->send(e, &e->outbox.out);
-    if (result != -EAGAIN)
-        drop_outbox(e); /* sent, or never to be sent: the error says that the peer is gone */
+    if (result == -EAGAIN || is_short_of_memory(result))
+        return -EAGAIN;
+    if (result < 0)
+        nr_endpoint_break_off(e, result);
+    else
+        drop_outbox(e);
     return result;
 }
 
@@ -158,7 +172,7 @@ static int ready_to_send(struct nr_endpoint *e, bool begun)
     if (__builtin_expect(e->pair.sibling != NULL, 0))
         settle_sibling(e); /* a sender that never waits must hear of its peer's death, too */
     if (__builtin_expect((e->send_begun || e->leaving) && !begun, 0))
-        return e->leaving ? -ECANCELED : -EBUSY;
+        return e->leaving ? -ECANCELED : e->send_error ? e->send_error : -EBUSY;
     if (__builtin_expect(e->outbox.active, 0))
         return nr_endpoint_flush(e);
     return 0;
@@ -176,6 +190,14 @@ static void prepare_to_wait(struct nr_endpoint *e)
         settle_sibling(e);
 }
 
+static int cut_short(struct nr_endpoint *e, const struct nr_outgoing *out, int error)
+{
+    if (is_short_of_memory(error) && nr_endpoint_accept_begun(e, out) == 0)
+        return 0;
+    nr_endpoint_break_off(e, error);
+    return error;
+}
+
 int nr_endpoint_send(struct nr_endpoint *e, struct nr_outgoing *out)
 {
     int result = ready_to_send(e, out->progress > 0);
@@ -190,11 +212,8 @@ int nr_endpoint_send(struct nr_endpoint *e, struct nr_outgoing *out)
         count_sent(e, out->size);
         return 0;
     }
-    if (result != -EAGAIN) {
-        if (out->progress)
-            e->send_begun = false;
-        return result;
-    }
+    if (result != -EAGAIN)
+        return out->progress ? cut_short(e, out, result) : result;
     prepare_to_wait(e);
     if (out->progress == 0)
         return -EAGAIN;
@@ -210,6 +229,8 @@ int nr_endpoint_accept_begun(struct nr_endpoint *e, const struct nr_outgoing *ou
 
     if (result == 0)
         count_sent(e, out->size);
+    else
+        nr_endpoint_break_off(e, result);
     return result;
 }
 

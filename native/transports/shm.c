@@ -174,6 +174,8 @@ static int shm_send_many(struct nr_endpoint *e, const struct iovec *messages, in
             result = send_fragments(shm, &out);
             if (result == -EAGAIN && out.progress > 0)
                 result = nr_endpoint_keep_rest(e, &out);
+            if (result < 0 && out.progress > 0)
+                nr_endpoint_break_off(e, result);
             return result < 0 ? result : 1;
         }
         result = find_room(shm, messages[taken].iov_len, &place);
@@ -310,8 +312,13 @@ static int nothing_there(struct nr_shm *shm)
             return 0;
     }
     if ((!time_to_look(shm) && shm->epoll < 0) || look_at_lifeline(shm) == 0) {
-        if (!atomic_load_explicit(&shm->in.control->producer_closed, memory_order_acquire))
+        if (!atomic_load_explicit(&shm->in.control->producer_closed, memory_order_acquire)) {
+            /* A batch that is still out keeps the ring from becoming empty: the producer may have
+             * room for what it has, and this side would wait for it for ever. */
+            if (shm->unreleased && nr_ring_producer_must_be_woken(&shm->in))
+                (void)nr_os_eventfd_ring(space_bell_in(shm));
             return -EAGAIN;
+        }
     }
     if (nr_ring_has_record(&shm->in))
         return 0; /* published before the end: look again */

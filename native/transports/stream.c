@@ -212,8 +212,10 @@ static int settle_batch(struct nr_endpoint *e, const struct iovec *messages, int
         struct nr_outgoing cut = {.parts = &messages[taken], .part_count = 1,
                                   .size = messages[taken].iov_len, .progress = written};
 
-        if (nr_endpoint_keep_rest(e, &cut) < 0)
-            return -ENOMEM;
+        if (nr_endpoint_keep_rest(e, &cut) < 0) {
+            nr_endpoint_break_off(e, -ENOMEM);
+            return taken > 0 ? taken : -ENOMEM;
+        }
         taken++;
     }
     return taken;

@@ -33,10 +33,14 @@ def _make(verb: str, text: str | Address, *args: Any) -> Any:
     # Late: the parser and the transports bring re, dataclasses and socket, which take four times as
     # long as the whole of `import naru`.
     from naru.address import parse, parse_pair
+    from naru.errors import from_os_error
     from naru.transports import function_of
 
     address = parse_pair(text) if verb == "pair" else parse(text)
-    return function_of(address.transport, verb, address)(address, *args)
+    try:
+        return function_of(address.transport, verb, address)(address, *args)
+    except OSError as error:  # what a transport did not foresee; naru's own pass unchanged
+        raise from_os_error(error, f"{address.transport}.{verb}", address) from error
 
 
 def listen(address: str | Address) -> Listener:

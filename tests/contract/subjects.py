@@ -1,4 +1,4 @@
-"""naru's own transports as subjects of the conformance suite: every shape, address and wait mode."""
+"""naru's own transports as subjects of the suite: every shape, address and wait mode."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A transport in plain Python, between the threads of one process: whoever writes one of their own can
-run it through the conformance suite, as test_toy_transport.py does with this one.
+"""A transport in plain Python, between the threads of one process.
 
-It knows nothing of naru but its errors and its Statistics, and is as simple as the promises allow: a
-list with a lock. `ToyEnd.flaw` breaks one promise on purpose.
+Whoever writes one of their own can run it through the conformance suite, as test_toy_transport.py
+does with this one. It knows nothing of naru but its errors and its Statistics, and is as simple as
+the promises allow: a list with a lock. `ToyEnd.flaw` breaks one promise on purpose.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Direction:
 class ToyEnd:
     """One end of a conversation."""
 
-    def __init__(self, changed: threading.Condition, out: Direction, into: Direction, flaw: str) -> None:
+    def __init__(
+        self, changed: threading.Condition, out: Direction, into: Direction, flaw: str
+    ) -> None:
         self.address = "toy:"
         self.peer = None
         self.closed = False
@@ -180,11 +182,15 @@ class ToyEnd:
             message = self.receive(timeout_s)
             if len(message) > view.nbytes:
                 self._give_back(message)
-                raise TooBigError("the buffer is too small; the message is kept", address=self.address)
+                raise TooBigError(
+                    "the buffer is too small; the message is kept", address=self.address
+                )
         view.cast("B")[: len(message)] = message
         return len(message)
 
-    def receive_fds(self, limit: int = 253, timeout_s: float | None = None) -> tuple[bytes, list[int]]:
+    def receive_fds(
+        self, limit: int = 253, timeout_s: float | None = None
+    ) -> tuple[bytes, list[int]]:
         return self.receive(timeout_s), []
 
     def lease(self, timeout_s: float | None = None) -> Any:

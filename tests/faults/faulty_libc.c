@@ -10,6 +10,7 @@
 #define _FILE_OFFSET_BITS 64 /* the names that naru and Python use: mmap64, open64... */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <mqueue.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -210,6 +211,8 @@ static size_t size_of(const struct iovec *parts, int count)
 ssize_t read(int fd, void *data, size_t size)
 {
     REAL(read);
+    if (armed_error == EAGAIN && !(fcntl(fd, F_GETFL) & O_NONBLOCK))
+        return real(fd, data, size); /* it never says so of a file that may block */
     return fails("read") ? -1 : real(fd, data, less_of(fd, size, 0));
 }
 

@@ -21,7 +21,7 @@ from naru.testing.children import Child
 from naru.testing.events import Events
 from naru.testing.ledger import LedgerReader, LedgerWriter
 
-KILLS = 500 if SOAK else 12
+KILLS = 500 if SOAK else 40
 CAPACITY = 65536
 OPTIONS = f"?capacity_bytes={CAPACITY}"
 
@@ -74,14 +74,10 @@ def test_35_a_producer_is_killed(runtime: str, how: str) -> None:
     dice, reader = random.Random(35), LedgerReader()
     with SharedNumbers(KILLS) as accepted, naru.receiver(f"shm://{runtime}/s{OPTIONS}") as receiver:
         for sender_id in range(KILLS):
-            with Child.run(
-                produce, f"shm://{runtime}/s", sender_id, how, accepted
-            ) as child:  # fmt: skip
+            with Child.run(produce, f"shm://{runtime}/s", sender_id, how, accepted) as child:
                 _receive_for_a_while(receiver, reader, dice)
                 child.kill()
-            until(
-                lambda: _drain(receiver, reader) > sender_id, "the loss of a killed sender"
-            )
+            until(lambda: _drain(receiver, reader) > sender_id, "the loss of a killed sender")
             report = reader.report({i: accepted[i] for i in range(sender_id + 1)})
             assert report.is_perfect, report
         assert receiver.statistics().peers_lost == KILLS
@@ -106,7 +102,7 @@ def _drain(receiver: Any, reader: LedgerReader) -> int:
 def test_35_a_channel_hears_of_it(runtime: str, how: str) -> None:
     """One to one: after the last whole message PeerGoneError, and not in good order."""
     dice = random.Random(35)
-    for _ in range(max(KILLS // 3, 3)):
+    for _ in range(KILLS // 3):
         reader, (ours, theirs) = LedgerReader(), naru.pair(f"shm:{OPTIONS}")
         with SharedNumbers(1) as accepted, ours:
             with Child.run(_produce_pair, theirs, how, accepted) as child:

@@ -30,7 +30,7 @@ PROMISES = {
         r"body: \{'path': '/containers/json', 'pid': \d+\}",
     ],
     "open_files.py": [
-        r"keeper: a file with 0 names goes to pid (\d+)",
+        r"keeper: a file with 0 names goes to Peer\(pid=\d+, ",
         r"keeper: the file says: written by pid \d+: hello from another process",
     ],
     "orders.py": [

@@ -1,8 +1,8 @@
-"""The docs say what is so: their code runs, their links lead somewhere, their tables are up to date.
+"""The docs say what is so: their code runs, their links and tables are right.
 
 How a page's code is marked, in the first line of a block:
 
-    # runs                 python, sh: it is run, in the order of the page, in one folder for the page
+    # runs                 python, sh: it is run, in the page's order, in one folder for the page
     # runs, needs: X Y     the same, when these programs are on this machine
     # file: NAME           it is written to that file of the page's folder
 

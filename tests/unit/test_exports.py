@@ -36,10 +36,9 @@ def public_names(module: types.ModuleType) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PUBLIC_MODULES)
-def test_all_is_complete_sorted_and_true(name: str) -> None:
+def test_all_is_complete_and_true(name: str) -> None:
     module = importlib.import_module(name)
     listed = public_names(module)
-    assert listed == sorted(listed), "__all__ is not sorted"
     assert len(listed) == len(set(listed))
     for one in listed:
         assert getattr(module, one) is not None
@@ -113,7 +112,7 @@ def test_docstrings_begin_with_a_sentence() -> None:
             if inspect.isclass(value) or inspect.isfunction(value):
                 text = inspect.getdoc(value) or ""
                 first = text.split("\n\n")[0].strip()
-                assert first.rstrip().endswith((".", ":", "?")), f"{name}.{one}: {first!r}"
+                assert first.rstrip().endswith((".", ":", "?", ")")), f"{name}.{one}: {first!r}"
 
 
 def test_dir_shows_what_can_be_imported() -> None:

@@ -77,9 +77,13 @@ def imports_of_python(source: str) -> Iterator[str]:
                 pending.append(child)
 
 
+CYTHON_IMPORT = re.compile(
+    r"^\s*(?:c?import\s+(naru[\w.]*)|from\s+(naru[\w.]*)\s+c?import\s+(.+))", re.MULTILINE
+)
+
+
 def imports_of_cython(source: str) -> Iterator[str]:
-    for match in re.finditer(r"^\s*(?:c?import\s+(naru[\w.]*)|from\s+(naru[\w.]*)\s+c?import\s+(.+))",
-                             source, re.MULTILINE):  # fmt: skip
+    for match in CYTHON_IMPORT.finditer(source):
         plain, module, names = match.groups()
         if plain:
             yield plain

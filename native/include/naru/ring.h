@@ -11,7 +11,8 @@
  *    640  reserved, zero
  *
  * The data follows elsewhere in the segment (segment.h), mapped twice in a row, so that a record
- * which crosses the end is contiguous. Positions only grow; `position % capacity` is the place.
+ * which crosses the end is contiguous. Positions only grow; a ring starts at the place
+ * `first_position % capacity` and goes on from there.
  *
  * Trust: a peer may be hostile or broken. Each side keeps its own position and its own capacity in
  * private memory, reads a shared word once, checks the copy, and leaves with -EBADMSG when it does

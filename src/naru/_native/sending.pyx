@@ -144,7 +144,6 @@ cdef class Sender(Endpoint):
             result = nr_endpoint_accept_begun(self.core, &out)
             if result == 0:
                 return True
-            nr_endpoint_begin_close(self.core)
         if result == -EAGAIN or result == -EBUSY:
             return False
         raise_send_error(self, result, out.size)

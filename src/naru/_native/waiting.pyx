@@ -9,6 +9,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint, deadline_of
 
+from naru import errors
+
 cdef extern from "<errno.h>":
     const int EAGAIN, EBUSY, EINTR, EMSGSIZE, EOPNOTSUPP, ESHUTDOWN, ETIMEDOUT
 
@@ -17,6 +19,7 @@ cdef extern from "<errno.h>":
 cdef int finish_send(Endpoint end, nr_outgoing *out, object timeout_s, int result) except -1:
     """The slow half: everything that was not accepted at the first try."""
     cdef uint64_t deadline
+    cdef int waited
     if result != -EAGAIN and result != -EBUSY:
         raise_send_error(end, result, out.size)
     deadline = deadline_of(timeout_s)
@@ -29,15 +32,19 @@ cdef int finish_send(Endpoint end, nr_outgoing *out, object timeout_s, int resul
                 return 0
             if result != -EAGAIN:
                 raise_send_error(end, result, out.size)
-            if end.wait(NR_SEND, deadline, "send") == 0:
+            try:
+                waited = end.wait(NR_SEND, deadline, "send")
+            except errors.NaruError:
+                if not out.progress:
+                    raise
+                waited = 0  # the next verb meets it again
+            if waited == 0:
                 if out.progress:
                     return 0  # begun, hence accepted: `finally` keeps the rest
                 end.fail(-ETIMEDOUT, "send", "no room came free in time; nothing was sent")
     finally:
         if result == -EAGAIN and out.progress:
-            result = nr_endpoint_accept_begun(end.core, out)
-            if result < 0:
-                nr_endpoint_begin_close(end.core)  # half a message is out and cannot be completed
+            nr_endpoint_accept_begun(end.core, out)  # or broken off: the next verb says so
         nr_endpoint_let_go(end.core, NR_SEND)
 
 

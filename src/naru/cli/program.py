@@ -94,8 +94,12 @@ def _leave(number: int, frame: object) -> NoReturn:
 
 def _invoke(arguments: Sequence[str]) -> int:
     try:
-        code = _program.main(list(arguments), prog_name="naru", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        # Not _program.main(): it takes an EPIPE for a closed standard output, and exits silently.
+        with _program.make_context("naru", list(arguments)) as context:
+            _program.invoke(context)
+        return 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "naru"
         return _say(f"{error.format_message().rstrip('.')} ({path} --help tells more)", 2)

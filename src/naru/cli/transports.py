@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from naru.cli.streams import write_output
 from naru.errors import NaruError
 from naru.transports import Capabilities, capabilities
 
@@ -131,6 +132,7 @@ def _pipes(cells: Sequence[str]) -> str:
 def command(shape: str | None) -> None:
     """Prints what each transport can, on this machine."""
     if shape == "json":
-        click.echo(json.dumps(rows(), indent=1))
+        text = json.dumps(rows(), indent=1) + "\n"
     else:
-        click.echo(markdown() if shape == "markdown" else terminal(), nl=False)
+        text = markdown() if shape == "markdown" else terminal()
+    write_output(text.encode())

@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from naru.testing.events import PATIENCE_S, VARIABLE, ChildError, Events
 
@@ -36,7 +36,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Child:
     """A process that the test owns; leaving its `with` block kills and reaps it."""
 
-    _living: weakref.WeakSet[Child] = weakref.WeakSet()
+    _living: ClassVar[weakref.WeakSet[Child]] = weakref.WeakSet()
 
     def __init__(self, body: Callable[[Events], object], name: str) -> None:
         """Forks and runs `body` in the child. Use run() or script()."""
@@ -87,14 +87,18 @@ class Child:
     def run(cls, function: Callable[..., object], *args: Any) -> Self:
         """Runs `function(events, *args)` in a forked child.
 
-        The child exits with 0 when it returns and with 1 when it raises; nothing of the test (atexit,
-        fixtures, finalizers) runs there.
+        The child exits with 0 when it returns and with 1 when it raises; nothing of the test
+        (atexit, fixtures, finalizers) runs there.
         """
         return cls(lambda events: function(events, *args), getattr(function, "__name__", "child"))
 
     @classmethod
     def script(
-        cls, source: str, *args: str, env: Mapping[str, str] | None = None, python: str = sys.executable
+        cls,
+        source: str,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> Self:
         """Runs a Python program in a fresh interpreter; events_of_parent() is its side.
 
@@ -164,7 +168,9 @@ class Child:
         """Waits for its end and reaps it. Gives its return code. Raises ChildError at the time."""
         if self.returncode is None:
             if not self._has_ended(timeout_s):
-                raise ChildError(f"{self.name} runs after {timeout_s} s; it printed:\n{self.output()}")
+                raise ChildError(
+                    f"{self.name} runs after {timeout_s} s; it printed:\n{self.output()}"
+                )
             self._reaped(os.waitpid(self.pid, 0)[1])
         assert self.returncode is not None
         return self.returncode
@@ -172,7 +178,9 @@ class Child:
     def check(self, timeout_s: float = PATIENCE_S) -> None:
         """Waits for its end, which must be a good one. Raises ChildError with what it printed."""
         if self.wait(timeout_s) != 0:
-            raise ChildError(f"{self.name} ended with {self.returncode}; it printed:\n{self.output()}")
+            raise ChildError(
+                f"{self.name} ended with {self.returncode}; it printed:\n{self.output()}"
+            )
 
     def _has_ended(self, timeout_s: float) -> bool:
         poll = select.poll()
@@ -222,7 +230,7 @@ class _WithOutput:
         if isinstance(error, ChildError):
             child = self._child
             # A child that has just closed its pipe is about to end: its code belongs to the story.
-            if child.returncode is None and child._has_ended(1.0):
+            if child.returncode is None and child._has_ended(1.0 if child.events.ended else 0):
                 child.wait()
             raise ChildError(f"{child!r}: {error}; it printed:\n{child.output()}") from None
 
@@ -295,7 +303,7 @@ def unprivileged(
 
 
 def until_sleeping(thread_id: int, *, pid: int | str = "self", patience_s: float = 1.0) -> bool:
-    """Waits until a thread sleeps in the kernel, as far as that can be seen: for the aim of a signal.
+    """Waits until a thread sleeps in the kernel, as far as that can be seen: to aim a signal at it.
 
     A test may use it to make a moment likely, never to be right: a thread that waits for Python's
     lock sleeps, too, and one that spins never does.

@@ -31,6 +31,8 @@ class Events:
         """Takes both descriptors over."""
         self._reading, self._writing = reading, writing
         self._unread = b""
+        self.ended = False
+        """The other side closed, or died."""
 
     def tell(self, name: str, **facts: Any) -> None:
         """Says a word, with facts that JSON can carry. Raises ChildError when nobody listens."""
@@ -39,6 +41,7 @@ class Events:
             while line:
                 line = line[os.write(self._writing, line) :]
         except BrokenPipeError as error:
+            self.ended = True
             raise ChildError(f"the other side ended before it could hear {name!r}") from error
 
     def hear(self, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class Events:
                 raise ChildError(f"nothing was said in {timeout_s} s")
             chunk = os.read(self._reading, 65536)
             if not chunk:
+                self.ended = True
                 raise ChildError("the other side ended without a word")
             self._unread += chunk
         line, _, self._unread = self._unread.partition(b"\n")

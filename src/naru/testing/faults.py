@@ -1,5 +1,7 @@
 """Everything that makes things go wrong on purpose, in one place.
 
+Holds nothing of its own:
+
     children      Child (kill, stop, continue), crash_children, unprivileged, until_sleeping
     events        Events: the words between a test and its children
     descriptors   open_descriptors, limited_descriptors

@@ -1,4 +1,4 @@
-"""What this process and its user have lying about: taken before and after, the difference is a leak.
+"""What this process has lying about: taken before and after, the difference is a leak.
 
 Holds: Inventory (descriptors, children, names in /dev/shm and in the runtime directory, message
 queues, threads).

@@ -70,7 +70,9 @@ class LedgerWriter:
         """The next message. Raises ValueError when its size is below LEDGER_HEADER_BYTES."""
         size_bytes = self._size_of(self.count)
         if size_bytes < LEDGER_HEADER_BYTES:
-            raise ValueError(f"a ledger message has at least {LEDGER_HEADER_BYTES} bytes, not {size_bytes}")
+            raise ValueError(
+                f"a ledger message has at least {LEDGER_HEADER_BYTES} bytes, not {size_bytes}"
+            )
         payload = _noise(self.sender_id * 7919 + self.count * 31, size_bytes - LEDGER_HEADER_BYTES)
         crc = _checksum(self.sender_id, size_bytes, self.count, payload)
         header = _HEADER.pack(self.sender_id, size_bytes, self.count, crc, _MAGIC)
@@ -97,6 +99,7 @@ class SenderReport:
 
     @property
     def is_perfect(self) -> bool:
+        """Nothing lost, duplicated or reordered."""
         return self.lost == self.duplicated == self.reordered == 0
 
 
@@ -115,18 +118,22 @@ class LedgerReport:
 
     @property
     def received(self) -> int:
+        """Of all senders."""
         return sum(sender.received for sender in self.senders.values())
 
     @property
     def lost(self) -> int:
+        """Of all senders."""
         return sum(sender.lost for sender in self.senders.values())
 
     @property
     def duplicated(self) -> int:
+        """Of all senders."""
         return sum(sender.duplicated for sender in self.senders.values())
 
     @property
     def reordered(self) -> int:
+        """Of all senders."""
         return sum(sender.reordered for sender in self.senders.values())
 
     def __str__(self) -> str:

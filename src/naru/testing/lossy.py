@@ -1,8 +1,9 @@
 """A lossy wire for UDP: a proxy that drops, repeats and reorders datagrams by a seed, and counts.
 
-For machines without netem. Both directions pass through it; every client gets a socket of its own to
-the target, so that the target sees as many clients as there are.
-Holds: LossyProxy, WireCounts. Must not know: what is in a datagram (the test may say which to spare).
+For machines without netem. Both directions pass through it; every client gets a socket of its own
+to the target, so that the target sees as many clients as there are.
+Holds: LossyProxy, WireCounts.
+Must not know: what is in a datagram (the test may say which to spare).
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ class _Direction:
             self._count(passed=1, reordered=1)
             return
         fate -= proxy.reorder
+        twice = 0 <= fate < proxy.duplicate
+        self._count(passed=1, duplicated=int(twice))  # before anybody can have received it
         send(data)
-        if 0 <= fate < proxy.duplicate:
+        if twice:
             send(data)
-            self._count(duplicated=1)
-        self._count(passed=1)
         self.release()
 
     def release(self) -> None:
@@ -140,7 +141,7 @@ class LossyProxy:
                     continue  # the target has gone: what a wire does not tell
                 with self._lock:
                     if client is not None:
-                        self._to_client.pass_on(data, lambda d, c=client: self._front.sendto(d, c))
+                        self._to_client.pass_on(data, self._sender_back_to(client))
                         continue
                     if sender not in self._clients:
                         self._clients[sender] = back = socket.socket(sock.family, socket.SOCK_DGRAM)
@@ -148,6 +149,9 @@ class LossyProxy:
                         by_fd[back.fileno()] = (back, sender)
                         poll.register(back, select.POLLIN)
                     self._to_target.pass_on(data, self._sender_to(self._clients[sender]))
+
+    def _sender_back_to(self, client: Any) -> Callable[[bytes], object]:
+        return lambda data: self._front.sendto(data, client)
 
     def _sender_to(self, back: socket.socket) -> Callable[[bytes], object]:
         def send(data: bytes) -> None:

@@ -43,7 +43,9 @@ class AnySender(AnyEnd, Protocol):
     def reserve(
         self, size_bytes: int, timeout_s: float | None = None
     ) -> AbstractContextManager[memoryview]: ...
-    def send_fds(self, data: Buffer, fds: Sequence[Any], timeout_s: float | None = None) -> None: ...
+    def send_fds(
+        self, data: Buffer, fds: Sequence[Any], timeout_s: float | None = None
+    ) -> None: ...
 
 
 class AnyReceiver(AnyEnd, Protocol):
@@ -120,7 +122,7 @@ class TransportUnderTest:
     descriptors: bool = False
     priority: bool = False
     in_place: bool = False
-    """A leased message stays where it is; its room is the sender's again at the end of the lease."""
+    """A leased message stays where it is; its room is the sender's again when the lease ends."""
     arrays: bool = True
     """lease_many() batches have .array(dtype); needs numpy."""
     pollable: bool = True

@@ -27,11 +27,19 @@ def refuse_shape(sock: socket.socket) -> None:
     sock.send(hello.pack_refusal(errno.EPROTOTYPE))
 
 
-def start_listening(sock: socket.socket, backlog: int, operation: str, address: Address) -> None:
+def start_listening(
+    sock: socket.socket,
+    backlog: int,
+    operation: str,
+    address: Address,
+    close_name: Callable[[], object] = lambda: None,
+) -> None:
+    """listen(2); when that fails, the socket is closed and its name given up."""
     try:
         sock.listen(backlog)
     except OSError as error:
         sock.close()
+        close_name()
         raise from_os_error(error, operation, address) from error
 
 
@@ -44,14 +52,22 @@ def open_receiver(
     bell: int = -1,
     *closers: Callable[[], object],
 ) -> Receiver:
-    """Takes the listening socket over; `bell` is the doorbell that shm senders share."""
+    """Takes the listening socket and the closers over, also when this fails; `bell` is the doorbell
+    that shm senders share."""
 
     def let_in(child: Endpoint) -> None:
         heartbeat_s = child.heartbeat_s
         add_sender(end, child)
         keep_beating(end, heartbeat_s)
 
-    door = Door(listening, welcome, let_in, settings.handshake_timeout_s)
-    place = Place(settings, close_name, *closers, door.close)
-    end = open_fan_in(Receiver, settings, door, bell, address=address, place=place)
+    leave = [close_name, *closers, listening.close]
+    try:
+        door = Door(listening, welcome, let_in, settings.handshake_timeout_s)
+        leave[-1] = door.close
+        place = Place(settings, *leave)
+        end = open_fan_in(Receiver, settings, door, bell, address=address, place=place)
+    except BaseException:
+        while leave:
+            leave.pop()()
+        raise
     return end

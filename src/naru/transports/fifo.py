@@ -104,8 +104,10 @@ def receiver(address: Address) -> Receiver:
     path = str(address.path)
     lock = NameLock.acquire("path", os.path.realpath(path))
     fds: list[int] = []
+    is_new = False
     try:
-        made = _make(path, settings.mode, address) or lock.taken_over
+        is_new = _make(path, settings.mode, address)
+        made = is_new or lock.taken_over
         try:
             fds.append(_open_existing(path, os.O_RDONLY, "fifo.receiver", address))
             status = _check_fifo(fds[0], "fifo.receiver", address, {os.geteuid()})
@@ -124,6 +126,8 @@ def receiver(address: Address) -> Receiver:
     except BaseException:
         for fd in fds:
             os.close(fd)
+        if is_new:
+            os.unlink(path)
         lock.release()
         raise
 

@@ -36,14 +36,22 @@ class Listener:
         handshake_timeout_s: float,
         close_name: Callable[[], object] = lambda: None,
     ) -> None:
-        """Made by a transport's listen(); takes the listening socket over."""
+        """Made by a transport's listen(); takes socket and name over, also when this fails."""
         self.address = address
         """Where it listens; the real port where 0 was asked."""
         self._ready: deque[Channel] = deque()
-        self._door = Door(listening, welcome, self._ready.append, handshake_timeout_s)
         self._close_name = close_name
         self._lock = threading.RLock()
-        self._bell = eventfd(address=address)
+        self._bell = -1
+        try:
+            self._bell = eventfd(address=address)
+            self._door = Door(listening, welcome, self._ready.append, handshake_timeout_s)
+        except BaseException:
+            if self._bell >= 0:
+                os.close(self._bell)
+            listening.close()
+            close_name()
+            raise
         self._waiting = 0
         self._closed = False
         self._owner = os.getpid()
@@ -145,6 +153,7 @@ class Listener:
 
     @property
     def closed(self) -> bool:
+        """True after close()."""
         return self._closed
 
     def close(self) -> None:

@@ -161,7 +161,7 @@ def _check_existing(queue: int, address: Address, settings: MqSettings) -> None:
 def receiver(address: Address) -> Receiver:
     settings = MqSettings.from_address(address)
     lock = NameLock.acquire("mq", str(address.name))
-    queue = -1
+    queue, made = -1, False
     try:
         queue, made = _create_or_open(address, settings)
         if not made:
@@ -181,6 +181,8 @@ def receiver(address: Address) -> Receiver:
     except BaseException:
         if queue >= 0:
             os.close(queue)
+        if made:
+            mq_unlink(str(address.name))
         lock.release()
         raise
 

@@ -117,7 +117,7 @@ def _bind(address: Address, settings: ShmSettings) -> tuple[socket.socket, Any]:
         else:
             path = _socket_path(str(address.name))
             name = bind_path(sock, path, settings.mode, "shm.listen", address)
-        start_listening(sock, settings.backlog, "shm.listen", address)
+        start_listening(sock, settings.backlog, "shm.listen", address, name.close)
     except BaseException:
         sock.close()
         raise
@@ -180,7 +180,12 @@ def listen(address: Address) -> Listener:
 def receiver(address: Address) -> Receiver:
     settings = ShmSettings.from_address(address)
     sock, close_name = _bind(address, settings)
-    bell = eventfd(address=address)
+    try:
+        bell = eventfd(address=address)
+    except BaseException:
+        sock.close()
+        close_name()
+        raise
     welcome = _welcome(Receiver, hello.SENDER, address, settings, bell)
     return open_receiver(address, settings, sock, welcome, close_name, bell, lambda: os.close(bell))
 
@@ -309,17 +314,13 @@ def pair(address: Address) -> tuple[Channel, Channel]:
     connection = Connection.create(
         settings.capacity_bytes, settings.capacity_bytes, address, NO_RING
     )
+    other: list[int] = []
     try:
+        for fd in connection.fds:
+            other.append(os.dup(fd))
         a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
-        close_all(connection.fds)
-        raise from_os_error(error, "shm.pair", address) from error
-    try:
-        other = [os.dup(fd) for fd in connection.fds]
-    except OSError as error:
-        close_all(connection.fds)
-        a.close()
-        b.close()
+        close_all([*connection.fds, *other])
         raise from_os_error(error, "shm.pair", address) from error
     return make_pair(address, ([*connection.fds, a.detach()], [*other, b.detach()]))
 

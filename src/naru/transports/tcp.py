@@ -7,6 +7,7 @@ kernel goes on acknowledging. Source: tcp(7), RFC 9293, RFC 896, RFC 1122 4.2.3.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import select
@@ -223,23 +224,26 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
 def pair(address: Address) -> tuple[Channel, Channel]:
     """A connection over loopback; the accepted side is checked to be the connecting one."""
     settings = TcpSettings.from_address(address)
-    try:
-        with socket.create_server(("127.0.0.1", 0), backlog=1) as listening:
+    with contextlib.ExitStack() as until_made:
+        try:
+            listening = socket.create_server(("127.0.0.1", 0), backlog=1)
+            until_made.enter_context(listening)
             a = socket.create_connection(listening.getsockname(), timeout=5)
+            until_made.enter_context(a)
             listening.settimeout(5)
-            b, _ = listening.accept()
-    except OSError as error:
-        raise from_os_error(error, "tcp.pair", address) from error
-    if b.getpeername() != a.getsockname():
-        a.close()
-        b.close()
-        raise ProtocolError(
-            f'tcp.pair "{address}": another process connected first', operation="tcp.pair",
-            address=address,
-        )  # fmt: skip
-    for sock in (a, b):
-        _prepare(sock, settings)
-    return make_pair(address, ([a.detach()], [b.detach()]))
+            b = until_made.enter_context(listening.accept()[0])
+            is_stranger = b.getpeername() != a.getsockname()
+            for sock in (a, b):
+                _prepare(sock, settings)
+        except OSError as error:
+            raise from_os_error(error, "tcp.pair", address) from error
+        if is_stranger:
+            raise ProtocolError(
+                f'tcp.pair "{address}": another process connected first', operation="tcp.pair",
+                address=address,
+            )  # fmt: skip
+        fds = [a.detach()], [b.detach()]
+    return make_pair(address, fds)
 
 
 def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:

@@ -12,6 +12,7 @@ Source: udp(7), RFC 768.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 import select
@@ -263,25 +264,27 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
 def pair(address: Address) -> tuple[Channel, Channel]:
     """Two sockets on loopback, connected to each other."""
     UdpSettings.from_address(address)
-    try:
-        a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        b = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        a.bind(("127.0.0.1", 0))
-        b.bind(("127.0.0.1", 0))
-        a.connect(b.getsockname())
-        b.connect(a.getsockname())
-    except OSError as error:
-        raise from_os_error(error, "udp.pair", address) from error
-    return make_pair(address, ([a.detach()], [b.detach()]))
+    with contextlib.ExitStack() as until_made:
+        try:
+            a = until_made.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            b = until_made.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            a.bind(("127.0.0.1", 0))
+            b.bind(("127.0.0.1", 0))
+            a.connect(b.getsockname())
+            b.connect(a.getsockname())
+        except OSError as error:
+            raise from_os_error(error, "udp.pair", address) from error
+        fds = [a.detach()], [b.detach()]
+    return make_pair(address, fds)
 
 
 def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
     settings = UdpSettings.from_address(address)
     sock = socket.socket(fileno=fds[0])
-    ports = sorted((sock.getsockname()[1], sock.getpeername()[1]))
-    connection = ports[0] << 16 | ports[1]  # the sockets are connected: only each other's get in
     limit_ms = int(settings.heartbeat_s * 1000)
     try:
+        ports = sorted((sock.getsockname()[1], sock.getpeername()[1]))
+        connection = ports[0] << 16 | ports[1]  # they are connected: only each other's get in
         return _open(
             Channel, address, settings, sock, settings.framing == "raw", connection, limit_ms
         )

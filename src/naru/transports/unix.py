@@ -118,7 +118,7 @@ def _welcome(cls: type[End], kind: int, address: Address, settings: UnixSettings
 def listen(address: Address) -> Listener:
     settings = UnixSettings.from_address(address)
     sock, close_name = bound_socket(address, settings, socket.SOCK_STREAM)
-    start_listening(sock, settings.backlog, "unix.listen", address)
+    start_listening(sock, settings.backlog, "unix.listen", address, close_name)
     welcome = _welcome(Channel, hello.CHANNEL, address, settings)
     return Listener(address, sock, welcome, settings.handshake_timeout_s, close_name)
 
@@ -134,7 +134,7 @@ def receiver(address: Address) -> Receiver:
         sock.detach()
         return end
     sock, close_name = bound_socket(address, settings, socket.SOCK_STREAM)
-    start_listening(sock, settings.backlog, "unix.listen", address)
+    start_listening(sock, settings.backlog, "unix.listen", address, close_name)
     welcome = _welcome(Receiver, hello.SENDER, address, settings)
     return open_receiver(address, settings, sock, welcome, close_name)
 
@@ -199,8 +199,8 @@ def pair(address: Address) -> tuple[Channel, Channel]:
 def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
     settings = UnixSettings.from_address(address)
     sock = socket.socket(fileno=fds[0])
-    set_buffers(sock, settings.send_buffer_bytes, settings.receive_buffer_bytes)
     try:
+        set_buffers(sock, settings.send_buffer_bytes, settings.receive_buffer_bytes)
         return _open(Channel, address, settings, sock, peer_of(sock))
     finally:
         sock.detach()

@@ -13,7 +13,7 @@ from naru.testing.ledger import LedgerReader, LedgerWriter
 
 @check()
 def a_batch_arrives_one_by_one(stage: Stage) -> None:
-    """send_many() sends each element as a message: of a list, a tuple, an iterator, of any buffers."""
+    """send_many() sends each element as a message: lists, tuples, iterators, of any buffers."""
     sender, receiver = stage.link()
     few = [b"one", b"", b"three"]
     mixed = [b"bytes", bytearray(b"bytearray"), memoryview(b"view"), b"bytes again"]
@@ -51,7 +51,7 @@ def a_batch_is_received_at_once(stage: Stage) -> None:
 
 @check("reliable", "order")
 def batches_of_any_size_keep_the_order(stage: Stage) -> None:
-    """send_many() above every buffer of the transport, received in batches: nothing lost or moved."""
+    """send_many() above what the transport holds, received in batches: nothing lost or moved."""
     sender, receiver = stage.link()
     writer = LedgerWriter(1, lambda sequence: 24 + sequence * 13 % 500)
     batches = [writer.take(count) for count in (1, 2, 63, 64, 65, 255, 256, 257, 600)]
@@ -105,7 +105,9 @@ def receive_into_fills_a_buffer(stage: Stage) -> None:
     """receive_into() writes the message at the start of a buffer and nothing behind it."""
     sender, receiver = stage.link()
     buffer = bytearray(b"." * 10)
-    for message, wanted in ((b"0123456789", b"0123456789"), (b"abc", b"abc3456789"), (b"", b"abc3456789")):
+    wanted = b"0123456789"
+    for message in (b"0123456789", b"abc", b""):
+        wanted = message + wanted[len(message) :]
         sender.send(message, timeout_s=PATIENCE_S)
         demand_equal(receiver.receive_into(buffer, timeout_s=PATIENCE_S), len(message), "its size")
         demand_equal(bytes(buffer), wanted, "the buffer")
@@ -115,7 +117,7 @@ def receive_into_fills_a_buffer(stage: Stage) -> None:
 
 @check()
 def a_buffer_too_small_keeps_the_message(stage: Stage) -> None:
-    """receive_into() a smaller buffer raises TooBigError; the next verb of any kind has the message."""
+    """receive_into() a smaller buffer raises TooBigError; the next verb has the message."""
     sender, receiver = stage.link()
     for take in _takers(receiver):
         sender.send(b"kept for the next", timeout_s=PATIENCE_S)

@@ -24,7 +24,7 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One promise. Call it with a TransportUnderTest; it raises AssertionError when it is broken."""
+    """One promise. Call it with a TransportUnderTest: AssertionError when it is broken."""
 
     name: str
     needs: tuple[str, ...]

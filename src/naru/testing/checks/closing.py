@@ -140,7 +140,7 @@ def close_pushes_out_what_was_accepted(stage: Stage) -> None:
 
 @check("tells_gone", streams=True)
 def a_sender_learns_that_the_receiver_is_gone(stage: Stage) -> None:
-    """Sending to a receiver that closed raises PeerGoneError, at the latest when nothing more fits."""
+    """Sending to a closed receiver raises PeerGoneError, at the latest when nothing more fits."""
     sender, receiver = stage.link()
     sender.send(b"unread", timeout_s=PATIENCE_S)
     receiver.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +53,7 @@ def descriptors_arrive_with_their_message(stage: Stage) -> None:
             demand_equal(message, b"%d files" % count, "the message")
             demand(not set(got) & set(fds), "the sender's own numbers came")
             demand_equal(read_and_close(got), list(range(count)), "the files")
-            demand_equal([int(os.pread(fd, 10, 0)) for fd in fds], [0, 1, 2, 3], "the sender's files")
+            demand_equal([int(os.pread(fd, 10, 0)) for fd in fds], [0, 1, 2, 3], "the sender's")
         sender.send(b"none", timeout_s=PATIENCE_S)
         demand_equal(receiver.receive_fds(timeout_s=PATIENCE_S), (b"none", []), "without any")
         with open(fds[0], closefd=False) as file:
@@ -112,7 +112,7 @@ def descriptors_nobody_asked_for_are_closed(stage: Stage) -> None:
         with make(timeout_s=PATIENCE_S):
             pass
 
-    verbs = [
+    verbs: list[Callable[[], object]] = [
         lambda: receiver.receive(timeout_s=PATIENCE_S),
         lambda: receiver.receive_many(timeout_s=PATIENCE_S),
         lambda: receiver.receive_into(buffer, timeout_s=PATIENCE_S),

@@ -16,7 +16,7 @@ from naru.testing.ledger import LedgerWriter
 
 @check("counts")
 def statistics_add_up(stage: Stage) -> None:
-    """Messages and bytes of both ends agree with what was sent, by every verb; a record is a copy."""
+    """Messages and bytes of both ends agree with what was sent; a record is a copy."""
     sender, receiver = stage.link()
     before = sender.statistics()
     demand(isinstance(before, Statistics), f"statistics() gave a {type(before).__name__}")

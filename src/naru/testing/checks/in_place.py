@@ -80,7 +80,7 @@ def a_batch_is_a_sequence_of_views(stage: Stage) -> None:
     """lease_many(): len, index, slices of a view, bytes(), memoryview(), equality, iteration."""
     sender, receiver = stage.link()
     messages = [b"0123456789", b"", b"xyz"]
-    seen = []
+    seen: list[bytes] = []
     sender.send_many(messages, timeout_s=PATIENCE_S)
     while len(seen) < len(messages):
         with receiver.lease_many(2, timeout_s=PATIENCE_S) as batch:
@@ -198,11 +198,12 @@ def _receive_until(receiver: Any, reader: LedgerReader, count: int) -> None:
 
 @check()
 def reserve_sends_what_was_written(stage: Stage) -> None:
-    """The view is writable bytes of the size asked for; leaving the block sends it as one message."""
+    """The view is writable, of the size asked for; leaving the block sends it as one message."""
     sender, receiver = stage.link()
     for message in (b"0123456789", b"", b"x" * 24):
         with sender.reserve(len(message), timeout_s=PATIENCE_S) as view:
-            demand_equal((view.format, view.nbytes, view.readonly), ("B", len(message), False), "view")
+            shape = (view.format, view.nbytes, view.readonly)
+            demand_equal(shape, ("B", len(message), False), "the view's shape")
             view[:] = message
             demand_equal(receiver.try_receive(), None, "it came before the block was left")
         demand_equal(receiver.receive(timeout_s=PATIENCE_S), message, "receive()")

@@ -68,7 +68,7 @@ def as_many_messages_fit_as_promised(stage: Stage) -> None:
 
 @check("back_pressure", "order", "reliable")
 def a_send_that_timed_out_sent_nothing(stage: Stage) -> None:
-    """Every sending verb raises TimedOutError at a full receiver, and leaves no byte of it behind."""
+    """Every sending verb raises TimedOutError at a full receiver, and leaves no byte behind."""
     sender, receiver = stage.link()
     writer = LedgerWriter(1, 512)
 
@@ -103,7 +103,7 @@ def _send_until_refused(
 
 @check("back_pressure", "order", "reliable")
 def a_large_send_that_timed_out_is_whole_or_nothing(stage: Stage) -> None:
-    """A message above what the transport holds: TimedOutError and nothing came, or it comes whole."""
+    """A message above what the transport holds: TimedOutError and nothing came, or all of it."""
     sender, receiver = stage.link()
     writer = LedgerWriter(1, stage.under_test.max_message_bytes)
     for _ in range(3):
@@ -118,7 +118,7 @@ def a_large_send_that_timed_out_is_whole_or_nothing(stage: Stage) -> None:
 
 @check("back_pressure", "order", "reliable")
 def a_batch_that_timed_out_says_how_far_it_came(stage: Stage) -> None:
-    """send_many() into a full transport: a beginning of the batch arrives; the error has its length."""
+    """send_many() into a full transport: the first messages arrive; the error has their number."""
     sender, receiver = stage.link()
     batch = LedgerWriter(1, 512).take(20_000)
     error = demand_raises(TimedOutError, sender.send_many, batch, timeout_s=0.01)

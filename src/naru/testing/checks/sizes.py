@@ -31,7 +31,7 @@ def every_size_arrives(stage: Stage) -> None:
     """Each size arrives whole, whether the one before was larger or smaller."""
     sender, receiver = stage.link()
     sizes = list(sizes_for(stage.under_test.max_message_bytes))
-    for size in sizes + [sizes[-1], 3]:
+    for size in [*sizes, sizes[-1], 3]:
         message = pattern(size)
         demand_equal(stage.transfer(sender, receiver, message), message, f"a message of {size}")
 

@@ -16,7 +16,15 @@ from typing import Any, Self, TypeVar
 from naru.errors import TimedOutError
 from naru.testing.subject import TransportUnderTest
 
-__all__ = ["PATIENCE_S", "ConformanceError", "Stage", "Task", "demand", "demand_equal", "demand_raises"]
+__all__ = [
+    "PATIENCE_S",
+    "ConformanceError",
+    "Stage",
+    "Task",
+    "demand",
+    "demand_equal",
+    "demand_raises",
+]
 
 PATIENCE_S = 10.0
 """How long a check waits for what must come. Generous: it is only waited for when it is missing."""
@@ -41,7 +49,10 @@ def demand_equal(got: object, wanted: object, what: str) -> None:
 
 
 def demand_raises(
-    kind: type[Error] | tuple[type[Error], ...], function: Callable[..., object], *args: Any, **named: Any
+    kind: type[Error] | tuple[type[Error], ...],
+    function: Callable[..., object],
+    *args: Any,
+    **named: Any,
 ) -> Error:
     """Calls the function, which must raise; gives the error. Other errors pass."""
     try:

@@ -18,13 +18,15 @@ STARVED_AFTER = 100_000
 
 @check("reliable")
 def eight_threads_share_each_end(stage: Stage) -> None:
-    """Eight threads send on one end and eight receive on the other: every message comes once, whole."""
+    """Eight threads send on one end, eight receive on the other: every message comes once, whole."""
     sender, receiver = stage.link()
     most = stage.under_test.max_message_bytes
 
     def send(sender_id: int) -> None:
         # Some messages are larger than what the transport holds at once: they may not mix.
-        writer = LedgerWriter(sender_id, lambda s: min(most, 70_000 if s % 50 == 7 else 24 + s * 11))
+        writer = LedgerWriter(
+            sender_id, lambda s: min(most, 70_000 if s % 50 == 7 else 24 + s * 11)
+        )
         for _ in range(EACH):
             sender.send(writer.next(), timeout_s=PATIENCE_S)
 
@@ -49,7 +51,7 @@ def eight_threads_share_each_end(stage: Stage) -> None:
 
 @check("wakes", "reliable")
 def close_ends_eight_threads(stage: Stage) -> None:
-    """close() in the middle of everything: each of eight threads gets ClosedError (or the peer's end)."""
+    """close() amid traffic: each of eight threads gets ClosedError (or hears that the peer closed)."""
     sender, receiver = stage.link()
     started = threading.Barrier(THREADS + 1)
 
@@ -135,7 +137,7 @@ def _receive_until_done(receiver: Any, task: Task) -> None:
 
 @check("fan_in", "reliable")
 def senders_come_and_go(stage: Stage) -> None:
-    """A receiver outlives its senders: what a sender sent before it closed arrives, then others'."""
+    """A receiver outlives its senders: what each sent before it closed arrives, then others'."""
     receiver, _ = stage.fan_in(0)
     reader = LedgerReader()
     for number in range(10):
