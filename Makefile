@@ -29,7 +29,7 @@ run: $(VENV)/installed ## set up, and measure every transport side by side: naru
 	$(BIN)/naru bench $(BENCH)
 
 test: test-native test-sanitizers $(VENV)/installed $(VENV)/extras ## every test: C, sanitizers, Python
-	$(BIN)/python -m pytest $(PYTEST)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(PYTEST)
 
 test-native: $(NATIVE)/build.ninja ## the C tests, and the model of the ring when spin is installed
 	$(BIN)/meson test -C $(NATIVE) --suite native --print-errorlogs

@@ -221,8 +221,8 @@ def _source(record: dict[str, Any]) -> str:
     return (
         f"*{record['date'][:10]}, {about['cpu']}, {about['cores_online']} cores"
         f"{' (a virtual machine)' if about['hypervisor'] else ''}, Linux {about['kernel']}, "
-        f"Python {about['python']}; `{record['command']}`, medians of {record['repeat']} rounds or "
-        f"more: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+        f"Python {about['python']}; medians of {record['repeat']} rounds or more of "
+        f"`benchmarks/messages.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
     )
 
 

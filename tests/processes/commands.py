@@ -47,7 +47,11 @@ def running(
     *arguments: str, env: dict[str, str] | None = None, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A command that goes on; killed at the end if it still runs."""
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    options = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    } | options
     with subprocess.Popen([*NARU, *arguments], env=env or environment(), **options) as process:
         try:
             yield process

@@ -96,7 +96,9 @@ def test_lowered_counts_fit_the_budget(costs, repeats, budget_s) -> None:
     assert all(1 <= count <= job.count for job, count in zip(jobs, counts, strict=True))
     times = [count * ns / 1e9 for count, ns in zip(counts, rates, strict=True)]
     # What was tried out is always run, even where the budget is too small for it.
-    least = [min(job.trial_count, job.count) * ns / 1e9 for job, ns in zip(jobs, rates, strict=True)]
+    least = [
+        min(job.trial_count, job.count) * ns / 1e9 for job, ns in zip(jobs, rates, strict=True)
+    ]
     room_s = max(0.0, budget_s / repeats - RUN_OVERHEAD_S * len(jobs))
     assert sum(times) <= room_s * 1.001 + sum(least)
     whole = [job.count * ns / 1e9 for job, ns in zip(jobs, rates, strict=True)]

@@ -24,7 +24,9 @@ def in_chunks(data: bytes, cuts: list[int]) -> Iterator[bytes]:
         yield data[begin:end]
 
 
-def flat(split: Callable[[Iterator[bytes]], framing.Batches], chunks: Iterator[bytes]) -> list[bytes]:
+def flat(
+    split: Callable[[Iterator[bytes]], framing.Batches], chunks: Iterator[bytes]
+) -> list[bytes]:
     return [message for batch in split(chunks) for message in batch]
 
 

@@ -13,7 +13,9 @@ Blocks without a mark are still compiled.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -24,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,6 +200,48 @@ def test_tables_are_up_to_date() -> None:
     assert done.returncode == 0, f"run docs/tables.py:\n{done.stdout}{done.stderr}"
 
 
+def measured(key: str, unit: str, contenders: list[tuple[str, str, float, int]]) -> dict[str, Any]:
+    """A row of a results file, as benchmarks/report.py writes it."""
+    return {
+        "key": key, "title": key, "unit": unit, "targets": [], "naru_of_floor": 1.5,
+        "contenders": [
+            {
+                "kind": kind, "name": name, "median": median, "min": median, "max": median,
+                "lost": lost, "problem": "", "naru_ratio": 0.5,
+            }
+            for kind, name, median, lost in contenders
+        ],
+    }  # fmt: skip
+
+
+def write_results(folder: Path, date: str, rows: list[dict[str, Any]], *, quick: bool) -> None:
+    about = {"cpu": "CPU", "cores_online": 2, "hypervisor": True, "kernel": "6", "python": "3"}
+    record = {"date": date, "quick": quick, "repeat": 5, "machine": about, "rows": rows}
+    (folder / f"messages-{date}.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_measurements_are_the_newest_and_the_best_peer_lost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    tables = importlib.import_module("tables")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert "No results yet" in tables.message_table()
+    fast = [("floor", "c", 50.0, 0), ("naru", "naru", 75.0, 0), ("peer", "sieve", 10.0, 3)]
+    fast += [("peer", "slow", 900.0, 0), ("peer", "good", 190.0, 0)]
+    large = [("naru", "naru", 5.0, 0), ("peer", "less", 2.0, 0), ("peer", "more", 4.0, 0)]
+    rows = [measured("shm.message", "ms", fast), measured("large.copy", "GB/s", large)]
+    write_results(tmp_path, "2026-01-01", rows, quick=False)
+    old = [measured("shm.message", "ms", [("naru", "naru", 1.0, 0)])]
+    write_results(tmp_path, "2025-01-01", old, quick=False)
+    write_results(tmp_path, "2026-02-02", old, quick=True)
+    table = tables.message_table()
+    assert "| shm.message | 50.0 | **75.0** | 1.50 | 190 good | 0.50 |" in table
+    assert "| large.copy | - | **5.00** | 1.50 | 4.00 more | 0.50 |" in table
+    assert "2025" not in table
+    assert "2026-02" not in table
+
+
 def test_every_verb_and_every_count_is_described() -> None:
     text = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
     ends = (naru.Channel, naru.Listener)
@@ -209,3 +254,14 @@ def test_every_verb_and_every_count_is_described() -> None:
 def test_every_public_name_is_described() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert {name for name in naru.__all__ if name not in text} == set()
+
+
+def test_every_option_of_the_command_is_described() -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    program = importlib.import_module("naru.cli.program")
+    for name in program.COMMANDS:
+        assert f"`naru {name}" in text
+        command = importlib.import_module(f"naru.cli.{name}").command
+        options = {word for one in command.params for word in (*one.opts, *one.secondary_opts)}
+        missing = {word for word in options if word.startswith("-") and f"`{word}" not in text}
+        assert missing == set(), name

@@ -18,7 +18,8 @@ cdef class Endpoint:
     cdef object door           # a receiver's: accepts senders
     cdef object recipe         # of an end of a pair: how it is pickled
     cdef object pending        # bytes that came but did not fit the caller's buffer
-    cdef int borrowed          # a lease is open (1), or bytes are pending (2)
+    cdef unsigned pending_fds  # descriptors of theirs, the oldest that wait in the core
+    cdef int borrowed          # a lease is open (1), bytes are pending (2), a loss is (3)
     cdef int reserved          # a reservation is open
     cdef bint receives
     cdef nr_recycled recycled
@@ -30,4 +31,4 @@ cdef class Endpoint:
     cdef int hold(self, nr_direction direction, uint64_t deadline_ns, str operation) except -1
     cdef void end_lease(self) noexcept
     cdef object take_pending(self)
-    cdef int keep_pending(self, object message) except -1
+    cdef int keep_pending(self, object message, unsigned fds) except -1

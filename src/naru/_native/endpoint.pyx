@@ -25,7 +25,7 @@ cdef extern from *:
     bint nr_python_is_ending()
 
 cdef extern from "<errno.h>":
-    const int EAGAIN, EINTR, EOPNOTSUPP
+    const int EAGAIN, EINTR, EOPNOTSUPP, EMFILE
 
 if nr_process_start() < 0:
     raise ImportError("naru: cannot make an eventfd: no descriptor is free")
@@ -181,6 +181,8 @@ cdef class Endpoint:
         if state == NR_OPEN and self.core.ops.depth_bytes != NULL and self.receives:
             depth = self.core.ops.depth_bytes(self.core)
         nr_endpoint_read_statistics(self.core, &s)
+        if self.door is not None:
+            s.strangers += self.door.strangers
         from naru.statistics import Statistics  # late: it brings dataclasses
         return Statistics(
             s.messages_sent, s.bytes_sent, s.messages_received, s.bytes_received,
@@ -231,6 +233,9 @@ cdef class Endpoint:
             self.fail(-EOPNOTSUPP, "receive",
                       "a lease is open on this end: leave its `with` block first, and drop every "
                       "view and array of it")
+        if self.borrowed == 3:  # what receive_many() met behind messages that it had to give
+            self.borrowed = 0
+            self.fail(-EMFILE, "receive")
         return 0
 
     cdef int hold(self, nr_direction direction, uint64_t deadline_ns, str operation) except -1:
@@ -265,8 +270,12 @@ cdef class Endpoint:
     cdef object take_pending(self):
         pending, self.pending = self.pending, None
         self.borrowed = 0
+        if self.pending_fds:  # nobody asked for them
+            nr_endpoint_take_fds(self.core, self.pending_fds, NULL, 0)
+            self.pending_fds = 0
         return pending
 
-    cdef int keep_pending(self, object message) except -1:
+    cdef int keep_pending(self, object message, unsigned fds) except -1:
         self.pending = message
+        self.pending_fds = fds
         return 0

@@ -17,7 +17,7 @@ from naru._native.waiting cimport finish_receive, next_message, step_door
 from naru import errors
 
 cdef extern from "<errno.h>":
-    const int EAGAIN
+    const int EAGAIN, EMFILE
 
 cdef inline object as_bytes(Endpoint end, nr_message *message):
     """The message as bytes; gives its place back."""
@@ -87,7 +87,7 @@ cdef class Receiver(Endpoint):
         cdef int result
         if self.borrowed == 2:
             return self.take_pending()
-        if self.borrowed == 1:
+        if self.borrowed:
             self.check_receivable()
         result = nr_endpoint_receive(self.core, &message)
         if result != 1 and finish_receive(self, &message, None, result, True) == 0:
@@ -114,6 +114,8 @@ cdef class Receiver(Endpoint):
         messages = [as_bytes(self, &message)]
         while taken < limit:
             result = nr_endpoint_receive(self.core, &message)
+            if result == -EMFILE:
+                self.borrowed = 3  # a message is lost with its descriptors: the next call says so
             if result != 1:
                 break  # nothing, or an end that the next call reports
             if message.fd_count:
@@ -140,6 +142,7 @@ cdef class Receiver(Endpoint):
         cdef Py_buffer view
         cdef nr_message message
         cdef size_t size
+        cdef unsigned fds
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
         try:
             if self.borrowed == 2:
@@ -157,7 +160,9 @@ cdef class Receiver(Endpoint):
                         nr_endpoint_take_fds(self.core, message.fd_count, NULL, 0)
                     nr_endpoint_release(self.core)
                     return size
-                self.pending = as_bytes(self, &message)
+                fds = message.fd_count
+                message.fd_count = 0  # they wait with it
+                self.keep_pending(as_bytes(self, &message), fds)
                 self.borrowed = 2
                 if size <= <size_t>view.len:
                     memcpy(view.buf, PyBytes_AS_STRING(self.pending), size)
@@ -194,13 +199,16 @@ cdef class Receiver(Endpoint):
         cdef unsigned count = 0
         cdef unsigned i
         if self.borrowed == 2:
-            return self.take_pending(), []
-        next_message(self, &message, timeout_s)
+            message.fd_count, self.pending_fds = self.pending_fds, 0
+        else:
+            next_message(self, &message, timeout_s)
         if message.fd_count:
             count = nr_endpoint_take_fds(self.core, message.fd_count, numbers,
                                          min(limit, <unsigned>253))
             message.fd_count = 0
         fds = [numbers[i] for i in range(count)]
+        if self.borrowed == 2:
+            return self.take_pending(), fds
         return as_bytes(self, &message), fds
 
     def lease(self, timeout_s=None):

@@ -273,6 +273,8 @@ cdef class Batch(Holder):
         else:
             next_message(self.end, &message, self.timeout_s)
             if message.owner != NULL:
+                if message.fd_count:
+                    nr_endpoint_take_fds(self.end.core, message.fd_count, NULL, 0)
                 self.owner = <object><PyObject *>message.owner
                 Py_DECREF(self.owner)
         if self.owner is not None:
@@ -293,7 +295,7 @@ cdef class Batch(Holder):
                 if result != 1:
                     break  # nothing more, or an end that the next call reports
                 if message.owner != NULL:  # too large to lie in place: keep it for the next call
-                    self.end.keep_pending(<object><PyObject *>message.owner)
+                    self.end.keep_pending(<object><PyObject *>message.owner, message.fd_count)
                     Py_DECREF(<object><PyObject *>message.owner)
                     break
         self.end.borrowed = 1

@@ -231,7 +231,7 @@ cdef int finish_receive(Endpoint end, nr_message *message, object timeout_s, int
 
 cdef int next_message(Endpoint end, nr_message *message, object timeout_s) except -1:
     cdef int result
-    if end.borrowed == 1:
+    if end.borrowed:
         end.check_receivable()
     result = nr_endpoint_receive(end.core, message)
     if result != 1:

@@ -8,6 +8,7 @@ Joins: `host` prepares a place before the fork, each side opens its end there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import naru
 from naru.address import PAIR_TRANSPORTS
 from naru.bench.meeting import RECEIVER, SENDER
+from naru.errors import NaruError
 
 __all__ = ["End", "Place", "make_place"]
 
@@ -106,6 +108,12 @@ class _Queues:
             raise
         return _NaruEnd(incoming, outgoing, lossy=False, two_way=two_way)
 
+    def clear(self) -> None:
+        """A receiver gives its name up; one that was killed could not: it is taken over for that."""
+        for address in (self._there, self._back):
+            with contextlib.suppress(NaruError):
+                naru.receiver(address).close()
+
 
 class _Fifos(_Queues):
     def __init__(self, query: str) -> None:
@@ -114,24 +122,14 @@ class _Fifos(_Queues):
         super().__init__(there, back)
 
     def clear(self) -> None:
+        super().clear()
         shutil.rmtree(self._directory)
 
 
 class _MessageQueues(_Queues):
     def __init__(self, query: str) -> None:
-        self._names = [f"/naru-bench-{os.getpid()}-{way}" for way in ("there", "back")]
-        there, back = (f"mq://{name}{query}" for name in self._names)
+        there, back = (f"mq:///naru-bench-{os.getpid()}-{way}{query}" for way in ("there", "back"))
         super().__init__(there, back)
-
-    def clear(self) -> None:
-        """A receiver removes its queue when it closes; one that was killed could not."""
-        from naru._native.system import mq_unlink
-
-        for name in self._names:
-            try:
-                mq_unlink(name)
-            except FileNotFoundError:
-                continue  # the good case
 
 
 def make_place(transport: str, options: str) -> Place:

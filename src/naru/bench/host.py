@@ -9,6 +9,7 @@ Joins: `runner` starts it.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -25,6 +26,9 @@ from naru.errors import LimitError, NaruError, NoSpaceError, UnsupportedError
 __all__ = ["main", "run_job"]
 
 GRACE_S = 2.0
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None)
 
 
 class _Side:
@@ -102,6 +106,7 @@ def _be_side(
     answer: dict[str, Any]
     try:
         try:
+            _leave_host()
             if job["cores"]:
                 os.sched_setaffinity(0, {job["cores"][side]})
             answer = run_side(place, side, job, meeting)
@@ -113,6 +118,16 @@ def _be_side(
     finally:
         # Not sys.exit: the host's exit handlers and buffers are not this process's.
         os._exit(0)
+
+
+def _leave_host() -> None:
+    """The host's input and output stay the host's; its death is this process's, too."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) == 0 and os.getppid() == 1:
+        raise SystemExit(1)  # it died before the call
 
 
 def _collect(

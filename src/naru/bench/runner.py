@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Any
 
 from naru.bench.machine import choose_cores, core_groups, describe, measure_load
@@ -29,6 +32,7 @@ LEAST_LIMIT_S = 120.0
 LIMIT_PART = 20.0
 """A run that takes so many times as long as predicted is stuck."""
 END_S = 5.0
+REFRESH_S = 0.2
 MOST_NAMED = 6
 
 Progress = Callable[[float, str], None]
@@ -161,18 +165,25 @@ class _Run:
             self._fit(self._plan.budget_s)
         total_s = sum(work.predicted_s for work in self._works) * self._plan.repeats
         done_s = 0.0
-        for repeat in range(self._plan.repeats):
+        for repeat in range(1, self._plan.repeats + 1):
             for work in self._works:
-                name = f"{work.job.contender.name} {work.job.mode}"
-                self._progress(done_s / total_s, f"{name} {repeat + 1}/{self._plan.repeats}")
-                self._measure(work)
+                name = f"{work.job.contender.name} {work.job.mode} {repeat}/{self._plan.repeats}"
+                began_s = time.monotonic()
+                show = partial(self._show, name, began_s, done_s, work.predicted_s, total_s)
+                self._measure(work, show)
                 done_s += work.predicted_s
-        self._progress(1.0, "done")
+
+    def _show(
+        self, name: str, began_s: float, done_s: float, predicted_s: float, total_s: float
+    ) -> None:
+        """While a run goes on, its part of the bar fills as predicted, but not to its end."""
+        passed_s = min(time.monotonic() - began_s, 0.95 * predicted_s)
+        self._progress((done_s + passed_s) / total_s, name)
 
     def _try_out(self) -> None:
         for work in self._works:
-            self._progress(0.0, f"trying {work.job.contender.name} {work.job.mode}")
-            found = self._ask(work, work.job.trial_count)
+            name = f"trying {work.job.contender.name} {work.job.mode}"
+            found = self._ask(work, work.job.trial_count, partial(self._progress, 0.0, name))
             if found:
                 work.ns_per_message = found["seconds"] * 1e9 / work.job.trial_count
 
@@ -187,16 +198,18 @@ class _Run:
         for work, count in zip(works, counts, strict=True):
             work.job = replace(work.job, count=count)
 
-    def _measure(self, work: _Work) -> None:
+    def _measure(self, work: _Work, meanwhile: Callable[[], object]) -> None:
         if work.gap is not None:
             return
-        found = self._ask(work, work.job.count)
+        found = self._ask(work, work.job.count, meanwhile)
         if found:
             work.passes.append(Pass(**found))
 
-    def _ask(self, work: _Work, count: int) -> dict[str, Any] | None:
+    def _ask(
+        self, work: _Work, count: int, meanwhile: Callable[[], object]
+    ) -> dict[str, Any] | None:
         job = work.job
-        answer = self._host.run(self._message(work, count))
+        answer = self._host.run(self._message(work, count), meanwhile)
         if "error" not in answer:
             return answer
         failed = not answer["cannot"]
@@ -248,11 +261,14 @@ class _Host:
         )
         return self
 
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+    def run(self, job: dict[str, Any], meanwhile: Callable[[], object]) -> dict[str, Any]:
+        """The answer to a job. `meanwhile` is called some times a second."""
         stdin, stdout = self._pipes()
         try:
             stdin.write(json.dumps(job).encode() + b"\n")
             stdin.flush()
+            while not select.select([stdout], [], [], REFRESH_S)[0]:
+                meanwhile()
             line = stdout.readline()
         except BrokenPipeError:
             line = b""

@@ -38,6 +38,8 @@ class Style:
     width: int
     unicode: bool
     colour: bool
+    wraps: bool = True
+    """Sentences are broken at the width; in a file they are not."""
 
     def text(self, text: str) -> str:
         """With the few signs that are not ASCII replaced where they cannot be shown."""
@@ -59,6 +61,7 @@ def style_for(stream: IO[str]) -> Style:
         width=console.width if console.is_terminal else PLAIN_WIDTH,
         unicode=utf and not ascii_locale,
         colour=console.is_terminal and not console.no_color,
+        wraps=console.is_terminal,
     )
 
 
@@ -82,14 +85,18 @@ def render(report: Report, style: Style) -> str:
         emoji=False,
         markup=False,
     )
-    console.print(Text(style.text(_heading(report)), style="dim"))
+
+    def write(line: str, colour: str) -> None:
+        console.print(Text(style.text(line), style=colour), soft_wrap=not style.wraps)
+
+    write(_heading(report), "dim")
     for grid in grids:
         console.print()
         console.print(grid.table(style))
     for line in [*_explanations(report), *_gains(report)]:
-        console.print(Text(style.text(line), style="dim"))
+        write(line, "dim")
     for line in _warnings(report):
-        console.print(Text(style.text(line), style="yellow"))
+        write(line, "yellow")
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.split("\n"))
 

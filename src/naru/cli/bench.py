@@ -14,7 +14,7 @@ from naru.bench import plan
 from naru.bench.files import check_target
 from naru.cli.progress import WorkMeter
 from naru.cli.streams import write_output
-from naru.cli.values import CORES, SIZE
+from naru.cli.values import CORES, SECONDS, SIZE
 from naru.settings import settings_for
 from naru.transports import NAMES
 
@@ -93,7 +93,7 @@ def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]
 @click.option(
     "--budget",
     "budget_s",
-    type=click.FloatRange(1, 1e6),
+    type=SECONDS,
     default=DEFAULT_BUDGET_S,
     show_default=True,
     metavar="SECONDS",

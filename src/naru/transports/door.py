@@ -66,8 +66,13 @@ class Door:
         """Connections that were refused: not naru, not allowed, silent."""
         try:
             self._epoll = select.epoll()
+        except OSError as error:
+            listening.close()
+            raise from_os_error(error, "listen", None) from error
+        try:
             self._epoll.register(listening.fileno(), select.EPOLLIN)
         except OSError as error:
+            self._epoll.close()
             listening.close()
             raise from_os_error(error, "listen", None) from error
         _doors.add(self)

@@ -57,7 +57,11 @@ def open_receiver(
 
     def let_in(child: Endpoint) -> None:
         heartbeat_s = child.heartbeat_s
-        add_sender(end, child)
+        try:
+            add_sender(end, child)
+        except BaseException:
+            child.close()  # it was welcomed already: let it hear that it is alone
+            raise
         keep_beating(end, heartbeat_s)
 
     leave = [close_name, *closers, listening.close]

@@ -18,7 +18,7 @@ from typing import Any, Self
 from naru._native.ends import Channel
 from naru._native.system import eventfd
 from naru.address import Address
-from naru.errors import ClosedError, ForkedHandleError, TimedOutError
+from naru.errors import ClosedError, ForkedHandleError, TimedOutError, from_os_error
 from naru.transports.connecting import Deadline
 from naru.transports.door import Door
 
@@ -92,7 +92,10 @@ class Listener:
                         operation="accept",
                         address=self.address,
                     )
-                poll.poll(pause_ms)
+                try:
+                    poll.poll(pause_ms)
+                except OSError as error:
+                    raise from_os_error(error, "accept", self.address) from error
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -112,17 +112,18 @@ class _Doorstep(socket.socket):
     def _give_socket(self, client: Any, connection: int, theirs: hello.Hello) -> _Guest:
         # Only while the new socket is bound may the port be shared: otherwise a second server could
         # bind it and nobody would notice.
-        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         guest = _Guest(self.family, socket.SOCK_DGRAM)
         try:
             guest.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            guest.bind(self.getsockname())
-            guest.connect(client)
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                guest.bind(self.getsockname())
+                guest.connect(client)
+            finally:
+                self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         except BaseException:
             guest.close()
             raise
-        finally:
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         guest.connection, guest.theirs = connection, theirs
         return guest
 

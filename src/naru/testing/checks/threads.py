@@ -18,7 +18,7 @@ STARVED_AFTER = 100_000
 
 @check("reliable")
 def eight_threads_share_each_end(stage: Stage) -> None:
-    """Eight threads send on one end, eight receive on the other: every message comes once, whole."""
+    """Eight threads send on one end, eight receive on the other: each message comes once, whole."""
     sender, receiver = stage.link()
     most = stage.under_test.max_message_bytes
 
@@ -51,7 +51,7 @@ def eight_threads_share_each_end(stage: Stage) -> None:
 
 @check("wakes", "reliable")
 def close_ends_eight_threads(stage: Stage) -> None:
-    """close() amid traffic: each of eight threads gets ClosedError (or hears that the peer closed)."""
+    """close() amid traffic: each of eight threads gets ClosedError, or hears of the peer's end."""
     sender, receiver = stage.link()
     started = threading.Barrier(THREADS + 1)
 
