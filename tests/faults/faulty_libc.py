@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["arm", "disarm", "environment", "shorten"]
+__all__ = ["arm", "disarm", "environment", "is_here", "shorten"]
 
 SOURCE = Path(__file__).with_name("faulty_libc.c")
 
@@ -49,8 +49,14 @@ def environment() -> dict[str, str]:
 @functools.cache
 def _functions() -> ctypes.CDLL:
     functions = ctypes.CDLL(None)
-    functions.fault_calls.restype = functions.fault_fired.restype = ctypes.c_long
+    if hasattr(functions, "fault_arm"):
+        functions.fault_calls.restype = functions.fault_fired.restype = ctypes.c_long
     return functions
+
+
+def is_here() -> bool:
+    """Does this process have it?"""
+    return hasattr(_functions(), "fault_arm")
 
 
 def arm(call: str, error: int, nth: int, *, forever: bool = False) -> None:

@@ -1,7 +1,7 @@
 """What faulty_libc does to a whole life of ends: a story is told again and again, each time with
 another call failing, and must end well each time.
 
-Run as a script: stories.py SHAPE KIND DIRECTORY [CALL...]; prints one JSON line of what was wrong.
+Run as a script: stories.py SHAPE KIND DIRECTORY [CALL... | short]; prints what was wrong as JSON.
 Holds: the stories and their judgement. Source of the pattern: SQLite's malloc_common.tcl.
 """
 
@@ -28,7 +28,6 @@ from naru.testing.faults import open_descriptors
 
 TIMEOUT_S = 2.0
 SHORT_S = 0.15
-BIG = bytes(range(256)) * 1200  # 300 KB: more than a socket's buffer
 SMALL = [bytes([number]) * (number * 40 + 1) for number in range(5)]
 
 LOCAL = ("ENOMEM", "EINTR")
@@ -47,12 +46,16 @@ ERRORS_OF_CALL = {
     "posix_fallocate": ("ENOSPC", "ENOMEM", "EINTR"), "ftruncate": ("ENOSPC",), "mmap": ("ENOMEM",),
     "fcntl": ("ENOLCK", "EPERM", "ENOMEM"), "setsockopt": ("ENOMEM", "ENOPROTOOPT"),
     "getsockopt": ("ENOBUFS",), "bind": ("EADDRINUSE", "EACCES", "ENOSPC"), "listen": ("EADDRINUSE",),
+    "none": (),
     "connect": ("ECONNREFUSED", "EAGAIN", "EADDRNOTAVAIL"), "mq_getattr": ("ENOMEM",),
 }  # fmt: skip
 
 
 class Story:
     """One telling: what was accepted, what came, and what went wrong on the way."""
+
+    big = bytearray(bytes(range(256)) * 1200)
+    """300 KB: more than a socket's buffer."""
 
     def __init__(self) -> None:
         self.bugs: list[str] = []
@@ -88,7 +91,7 @@ def take(story: Story, receiver: Any, expected: list[bytes]) -> bool:
     for message in expected:
         worked, got = receive(story, receiver)
         if not worked:
-            if isinstance(story.errors[-1], naru.TimedOutError) and not has_lost_a_peer(receiver):
+            if isinstance(story.errors[-1], naru.TimedOutError) and not has_lost_a_peer(story, receiver):
                 story.bug(f"an accepted message of {len(message)} bytes never came")
             return False
         if got != message:
@@ -102,7 +105,7 @@ def receive(story: Story, receiver: Any) -> tuple[bool, Any]:
     for _ in range(4):
         worked, got = story.attempt(receiver.receive, timeout_s=SHORT_S)
         if not worked and isinstance(story.errors[-1], naru.TimedOutError):
-            if not has_lost_a_peer(receiver):
+            if not has_lost_a_peer(story, receiver):
                 worked, got = story.attempt(receiver.receive, timeout_s=TIMEOUT_S)
             break
         if worked:
@@ -110,10 +113,11 @@ def receive(story: Story, receiver: Any) -> tuple[bool, Any]:
     return worked, got
 
 
-def has_lost_a_peer(receiver: Any) -> bool:
+def has_lost_a_peer(story: Story, receiver: Any) -> bool:
     """A receiver of many goes on without the one whose connection failed, or never came about."""
     statistics = receiver.statistics()
-    return bool(statistics.peers_lost or statistics.strangers)
+    refused = any(error.operation == "add a sender" for error in story.errors)
+    return bool(statistics.peers_lost or statistics.strangers or refused)
 
 
 def exchange_batch(story: Story, sender: Any, receiver: Any) -> bool:
@@ -147,7 +151,7 @@ def exchange_in_place(story: Story, sender: Any, receiver: Any) -> bool:
         return True
     for _ in range(4):
         worked, got = story.attempt(lease)
-        if worked or has_lost_a_peer(receiver):
+        if worked or has_lost_a_peer(story, receiver):
             break
     if worked and got != b"r" * 100:
         story.bug("another message in the lease")
@@ -156,7 +160,7 @@ def exchange_in_place(story: Story, sender: Any, receiver: Any) -> bool:
 
 def exchange_big(story: Story, sender: Any, receiver: Any) -> bool:
     def send() -> None:
-        sent.append(story.attempt(sender.send, BIG, timeout_s=TIMEOUT_S)[0])
+        sent.append(story.attempt(sender.send, story.big, timeout_s=TIMEOUT_S)[0])
 
     sent: list[bool] = []
     thread = threading.Thread(target=send)
@@ -167,7 +171,7 @@ def exchange_big(story: Story, sender: Any, receiver: Any) -> bool:
         if worked:
             came = got
             break
-        if has_lost_a_peer(receiver):
+        if has_lost_a_peer(story, receiver):
             break
         if not isinstance(story.errors[-1], naru.TimedOutError):
             refused += 1
@@ -177,14 +181,14 @@ def exchange_big(story: Story, sender: Any, receiver: Any) -> bool:
         elif sent and not sent[0]:
             break
     thread.join()
-    if came not in (None, BIG):
+    if came not in (None, story.big):
         story.bug("another message instead of the big one")
     if came is not None and not sent[0]:
         story.bug("the refused big message came")
-    if sent[0] and came is None and not receiver.closed and not has_lost_a_peer(receiver):
+    if sent[0] and came is None and not receiver.closed and not has_lost_a_peer(story, receiver):
         # Its rest was kept when the sender could not wait; it goes out with what follows.
         if story.attempt(sender.send, b"next", timeout_s=TIMEOUT_S)[0]:
-            return take(story, receiver, [BIG, b"next"])
+            return take(story, receiver, [bytes(story.big), b"next"])
     return not receiver.closed
 
 
@@ -261,7 +265,7 @@ def tell(teller: Any, kind: str, directory: str) -> tuple[list[str], bool]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         teller(story, kind, directory)
-        fired = faulty_libc.disarm()[1] > 0
+        fired = faulty_libc.is_here() and faulty_libc.disarm()[1] > 0
         if len(open_descriptors()) > before:
             gc.collect()
     for warning in caught:
@@ -276,7 +280,7 @@ def tell(teller: Any, kind: str, directory: str) -> tuple[list[str], bool]:
     for path in left:
         os.unlink(path)
     real = [error for error in story.errors if not isinstance(error, naru.TimedOutError)]
-    if real and not fired:
+    if real and not fired and faulty_libc.is_here():
         story.bug("an error without a fault")
     return story.bugs, fired
 
@@ -296,6 +300,15 @@ def main(shape: str, kind: str, directory: str, *calls: str) -> None:
         bugs, _ = tell(teller, kind, directory)
         if bugs:
             wrong["without a fault"] = bugs
+    if calls == ("short",):
+        del Story.big[40000:]  # still a large one, which waits its turn
+        for most_bytes in (1, 3, 7):
+            faulty_libc.shorten(most_bytes)
+            bugs, _ = tell(teller, kind, directory)
+            told += 1
+            if bugs:
+                wrong[f"at most {most_bytes} bytes"] = bugs
+        calls = ("none",)
     for call in calls or ERRORS_OF_CALL:
         for name in ERRORS_OF_CALL[call]:
             for number in itertools.accumulate(itertools.repeat(1), later):

@@ -463,8 +463,8 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
     program = (
         "import sys; from naru.cli.program import run; run(['--help']); "
         "found = [m for m in sys.modules if m.split('.')[0] in ('rich', 'matplotlib', 'msgspec', "
-        "'numpy', 'multiprocessing') or m in ('naru.cli.bench', 'naru.cli.send')]; sys.exit(repr(found) "
-        "if found else 0)"
+        "'numpy', 'multiprocessing') or m in ('naru.cli.bench', 'naru.cli.send')]; "
+        "sys.exit(repr(found) if found else 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, check=False

@@ -94,7 +94,7 @@ def cut(at: int) -> Any:
 def test_a_fault_is_found(fault: Any, way: str) -> None:
     line, load = Line(fault), Payloads(1024)
     loops.send_each(line.send, load, 640)
-    with pytest.raises(CorruptedError, match="was lost, repeated or torn|more than"):
+    with pytest.raises(CorruptedError, match=r"was lost, repeated or torn|more than"):
         if way == "batches":
             loops.receive_batches(line.receive_many, load, 640)
         else:

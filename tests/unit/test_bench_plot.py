@@ -1,9 +1,10 @@
-"""Charts: files of the right kind, labels that do not collide, one clear line without matplotlib."""
+"""Charts: the right kind of file, labels that do not collide, one line without matplotlib."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,6 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_labels_are_spread_out(places: list[float], gap: float) -> None:
     moved = spread_out(places, gap)
     ordered = sorted(moved)
-    assert all(b - a >= gap * 0.999 - 1e-6 for a, b in zip(ordered, ordered[1:], strict=False))
+    assert all(b - a >= gap * 0.999 - 1e-6 for a, b in pairwise(ordered))
     if all(abs(a - b) > gap for at, a in enumerate(places) for b in places[:at]):
         assert moved == pytest.approx(places, abs=1e-6)

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ DATA = st.binary(max_size=200) | st.text("ab\n", max_size=100).map(str.encode)
 def in_chunks(data: bytes, cuts: list[int]) -> Iterator[bytes]:
     """As os.read would: no empty chunk."""
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         yield data[begin:end]
 
 

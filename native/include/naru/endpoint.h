@@ -159,6 +159,7 @@ struct nr_endpoint {
     size_t wanted_bytes;           /* room that the waiting send needs (ring) */
     const struct nr_allocator *allocator;
     struct nr_waiting waiting[2];
+    uint64_t done_before_wait[2];  /* messages sent, received, at the last glance */
     pthread_mutex_t hold[2];       /* one waiter a direction; the others queue here */
     int end_error;                 /* once the incoming side has ended: how */
     struct nr_statistics statistics;

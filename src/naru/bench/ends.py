@@ -109,7 +109,7 @@ class _Queues:
         return _NaruEnd(incoming, outgoing, lossy=False, two_way=two_way)
 
     def clear(self) -> None:
-        """A receiver gives its name up; one that was killed could not: it is taken over for that."""
+        """A receiver gives its name up. That of one that was killed is taken over for it."""
         for address in (self._there, self._back):
             with contextlib.suppress(NaruError):
                 naru.receiver(address).close()

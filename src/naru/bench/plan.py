@@ -56,7 +56,7 @@ TRIAL = 4_000
 TRIAL_TRIPS = 400
 TRIAL_BYTES = 8 << 20
 RUN_OVERHEAD_S = 0.05
-"""Two forks, the meeting, the warm-up."""
+"""Two forks, the meeting, the warm-up; as long as it has not been measured."""
 
 _UNITS = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
@@ -157,18 +157,17 @@ def default_count(mode: str, size_bytes: int) -> int:
 
 
 def affordable_counts(
-    jobs: Sequence[Job], ns_per_message: Sequence[float], repeats: int, budget_s: float
+    jobs: Sequence[Job], ns_per_message: Sequence[float], room_s: float
 ) -> list[int]:
-    """Counts with which all jobs end within the budget; only the slowest are lowered.
+    """Counts with which all jobs together take at most `room_s`; only the slowest are lowered.
 
     Every job may take the same longest time: what the quick ones leave of their share goes to the
-    slow ones (water filling).
+    slow ones (water filling). What the trial had is the least.
     """
     costs_s = [job.count * ns / 1e9 for job, ns in zip(jobs, ns_per_message, strict=True)]
-    left_s = budget_s / repeats - RUN_OVERHEAD_S * len(jobs)
-    longest_s = 0.0
+    left_s, longest_s = max(0.0, room_s), 0.0
     for place, cost_s in enumerate(sorted(costs_s)):
-        longest_s = max(left_s, 0.0) / (len(costs_s) - place)
+        longest_s = left_s / (len(costs_s) - place)
         if cost_s > longest_s:
             break
         left_s -= cost_s

@@ -97,7 +97,7 @@ def _draw(report: Report) -> Any:
             axes.set_axis_off()
         else:
             panel(axes)
-    figure.supxlabel(_small_print(report), x=0.01, ha="left", fontsize=8.5, color="#555555")
+    figure.supxlabel(_small_print(report), x=0.01, ha="left", fontsize=8, color="#555555")
     figure.draw_without_rendering()  # the places of the axes are final now
     figure.set_layout_engine("none")
     for axes in figure.axes:
@@ -330,5 +330,5 @@ def _small_print(report: Report) -> str:
     return (
         f"{machine.cpu}, {machine.cores_online} CPUs{' (virtual)' if machine.virtual else ''}, "
         f"{cores} · Linux {machine.kernel} · Python {machine.python} · naru {machine.naru} · "
-        f"{report.date[:10]} · median of {report.repeats} runs, lines from least to most"
+        f"{report.date[:10]}\nmedian of {report.repeats}, lines from the least to the most"
     )

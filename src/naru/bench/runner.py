@@ -31,6 +31,8 @@ __all__ = ["Progress", "largest_messages", "pick_cores", "run_plan"]
 LEAST_LIMIT_S = 120.0
 LIMIT_PART = 20.0
 """A run that takes so many times as long as predicted is stuck."""
+PATIENCE = 1.1
+"""How much longer than its budget a run may take for one more repeat."""
 END_S = 5.0
 REFRESH_S = 0.2
 MOST_NAMED = 6
@@ -93,7 +95,7 @@ def run_plan(
         said.append(warning)
     with _Host() as host:
         run = _Run(host, plan, cores, wait, progress)
-        run.go()
+        repeats = run.go()
     records = run.records
     return Report(
         schema=SCHEMA,
@@ -102,24 +104,27 @@ def run_plan(
         machine=machine,
         cores=list(cores) if cores else None,
         wait=wait,
-        repeats=plan.repeats,
+        repeats=repeats,
         records=records,
         gaps=[*plan.gaps, *run.gaps],
-        notes=[*said, *_lowered(records, plan.budget_s), *_losses(records)],
+        notes=[*said, *_lowered(records, plan, repeats), *_losses(records)],
     )
 
 
-def _lowered(records: list[Record], budget_s: float | None) -> list[str]:
+def _lowered(records: list[Record], plan: Plan, repeats: int) -> list[str]:
+    found = []
+    if repeats < plan.repeats:
+        found.append(f"{repeats} of {plan.repeats} repeats, so as to end in time")
     lowered = [record for record in records if record.count < record.count_asked]
-    if not lowered:
-        return []
-    named = [f"{one.contender.name} {one.mode} {one.count:,}" for one in lowered[:MOST_NAMED]]
-    more = len(lowered) - len(named)
-    tail = f" and {more} more (--json has all)" if more else ""
-    return [
-        f"fewer messages than asked, so as to end within {budget_s:.0f} s; their times are scaled "
-        f"up: {', '.join(named)}{tail}"
-    ]
+    if lowered:
+        named = [f"{one.contender.name} {one.mode} {one.count:,}" for one in lowered[:MOST_NAMED]]
+        more = len(lowered) - len(named)
+        tail = f" and {more} more (--json has all)" if more else ""
+        found.append(
+            f"fewer messages than asked, so as to end within {plan.budget_s:.0f} s; their times "
+            f"are scaled up: {', '.join(named)}{tail}"
+        )
+    return found
 
 
 def _losses(records: list[Record]) -> list[str]:
@@ -138,12 +143,13 @@ class _Work:
     job: Job
     asked: int
     ns_per_message: float = 1000.0
+    overhead_s: float = RUN_OVERHEAD_S
     passes: list[Pass] = field(default_factory=list)
     gap: Gap | None = None
 
     @property
     def predicted_s(self) -> float:
-        return self.job.count * self.ns_per_message / 1e9 + RUN_OVERHEAD_S
+        return self.job.count * self.ns_per_message / 1e9 + self.overhead_s
 
     @property
     def record(self) -> Record:
@@ -159,19 +165,27 @@ class _Run:
         self._wait, self._progress = wait, progress
         self._works = [_Work(job, job.count) for job in plan.jobs]
 
-    def go(self) -> None:
-        if self._plan.budget_s is not None:
+    def go(self) -> int:
+        """Returns: how many repeats there were."""
+        began_s = time.monotonic()
+        budget_s = self._plan.budget_s
+        if budget_s is not None:
             self._try_out()
-            self._fit(self._plan.budget_s)
+            self._fit(budget_s - (time.monotonic() - began_s))
         total_s = sum(work.predicted_s for work in self._works) * self._plan.repeats
         done_s = 0.0
         for repeat in range(1, self._plan.repeats + 1):
+            repeat_began_s = time.monotonic()
             for work in self._works:
                 name = f"{work.job.contender.name} {work.job.mode} {repeat}/{self._plan.repeats}"
-                began_s = time.monotonic()
-                show = partial(self._show, name, began_s, done_s, work.predicted_s, total_s)
+                now_s = time.monotonic()
+                show = partial(self._show, name, now_s, done_s, work.predicted_s, total_s)
                 self._measure(work, show)
                 done_s += work.predicted_s
+            now_s = time.monotonic()
+            if budget_s and 2 * now_s - repeat_began_s - began_s > budget_s * PATIENCE:
+                return repeat  # the machine has become slower: another one would take too long
+        return self._plan.repeats
 
     def _show(
         self, name: str, began_s: float, done_s: float, predicted_s: float, total_s: float
@@ -183,17 +197,17 @@ class _Run:
     def _try_out(self) -> None:
         for work in self._works:
             name = f"trying {work.job.contender.name} {work.job.mode}"
+            began_s = time.monotonic()
             found = self._ask(work, work.job.trial_count, partial(self._progress, 0.0, name))
             if found:
                 work.ns_per_message = found["seconds"] * 1e9 / work.job.trial_count
+                work.overhead_s = time.monotonic() - began_s - found["seconds"]
 
     def _fit(self, budget_s: float) -> None:
         works = [work for work in self._works if work.gap is None]
+        room_s = budget_s / self._plan.repeats - sum(work.overhead_s for work in works)
         counts = affordable_counts(
-            [work.job for work in works],
-            [work.ns_per_message for work in works],
-            self._plan.repeats,
-            budget_s,
+            [work.job for work in works], [work.ns_per_message for work in works], room_s
         )
         for work, count in zip(works, counts, strict=True):
             work.job = replace(work.job, count=count)

@@ -286,6 +286,10 @@ def _rate(per_s: float) -> str:
 # ---- words ----
 
 
+def _median_of(report: Report) -> str:
+    return "one run" if report.repeats == 1 else f"median of {report.repeats} runs"
+
+
 def _heading(report: Report) -> str:
     machine = report.machine
     kind = ", virtual" if machine.virtual else ""
@@ -293,7 +297,7 @@ def _heading(report: Report) -> str:
     return (
         f"{machine.cpu}, {machine.cores_online} CPUs{kind} · Linux {machine.kernel} · Python "
         f"{machine.python} · naru {machine.naru} · {report.date[:10]}\n"
-        f"two processes, {cores} · median of {report.repeats} runs"
+        f"two processes, {cores} · {_median_of(report)}"
     )
 
 

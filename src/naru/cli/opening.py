@@ -88,7 +88,7 @@ def is_raw_stream(address: Address) -> bool:
 
 @contextmanager
 def keep_open(address: Address) -> Iterator[None]:
-    """A foreign FIFO ends with its last writer; a write end of our own keeps it for the next one."""
+    """A foreign FIFO ends with its last writer; one of our own keeps it for the next."""
     if address.transport != "fifo" or framing_of(address) == "naru":
         yield
         return

@@ -5,7 +5,6 @@ Must not know: any mechanism.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
 
@@ -14,17 +13,11 @@ from naru._native.opening import add_sender, open_fan_in
 from naru.address import Address
 from naru.errors import from_os_error
 from naru.settings import Settings
-from naru.transports import hello
 from naru.transports.contract import Place
 from naru.transports.door import Door, Welcome
 from naru.transports.heartbeat import keep_beating
 
-__all__ = ["open_receiver", "refuse_shape", "start_listening"]
-
-
-def refuse_shape(sock: socket.socket) -> None:
-    """Tells a client that connect() goes with listen(), sender() with receiver()."""
-    sock.send(hello.pack_refusal(errno.EPROTOTYPE))
+__all__ = ["open_receiver", "start_listening"]
 
 
 def start_listening(

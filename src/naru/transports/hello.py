@@ -59,6 +59,15 @@ def pack_refusal(error: int) -> bytes:
     return _LAYOUT.pack(_MAGIC, VERSION, REFUSAL, 0, error)
 
 
+def refuse(sock: socket.socket, error: int) -> None:
+    """Tells a client why it is turned away; 16 bytes always fit in a fresh connection's buffer.
+
+    Only after its own hello was read: to close a socket with unread bytes resets the connection,
+    and the reset overtakes the refusal.
+    """
+    sock.send(pack_refusal(error))
+
+
 def unpack(data: bytes, operation: str, address: object) -> Hello:
     """Reads a hello.
 

@@ -28,7 +28,7 @@ from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
 from naru.transports.contract import Capabilities, End, Peer, Place
 from naru.transports.door import Welcome, finish
-from naru.transports.fan_in import open_receiver, refuse_shape, start_listening
+from naru.transports.fan_in import open_receiver, start_listening
 from naru.transports.listener import Listener
 from naru.transports.memory import check_headroom
 from naru.transports.names import bind_path
@@ -143,17 +143,17 @@ def _welcome(
 
     def welcome(sock: socket.socket) -> Generator[None, None, Any]:
         peer = peer_of(sock)
-        if not settings.permits(peer.uid, os.geteuid()):
-            sock.send(hello.pack_refusal(errno.EACCES))
-            return None
         theirs = yield from _hear(sock, "shm.accept", address)
+        if not settings.permits(peer.uid, os.geteuid()):
+            hello.refuse(sock, errno.EACCES)
+            return None
         if theirs.kind != kind:
-            refuse_shape(sock)
+            hello.refuse(sock, errno.EPROTOTYPE)
             return None
         try:
             connection = Connection.create(to_client, settings.capacity_bytes, address, bell)
         except (LimitError, NoSpaceError) as error:
-            sock.send(hello.pack_refusal(error.errno or errno.ENOMEM))
+            hello.refuse(sock, error.errno or errno.ENOMEM)
             raise
         fences = not (has_barrier() and theirs.extra == 1)
         own = hello.Hello(own_kind, settings.max_message_bytes, 0 if fences else 1)

@@ -24,7 +24,7 @@ from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
 from naru.transports.contract import Capabilities, End, Place
 from naru.transports.door import Welcome, finish
-from naru.transports.fan_in import open_receiver, refuse_shape, start_listening
+from naru.transports.fan_in import open_receiver, start_listening
 from naru.transports.heartbeat import keep_beating
 from naru.transports.listener import Listener
 from naru.transports.pairs import make_pair
@@ -116,7 +116,7 @@ def _welcome(cls: type[End], kind: int, address: Address, settings: TcpSettings)
         if settings.framing == "naru":
             theirs = yield from hello.hear(sock, "tcp.accept", address)
             if theirs.kind != kind:
-                refuse_shape(sock)
+                hello.refuse(sock, errno.EPROTOTYPE)
                 return None
             hello.say(sock, _own_hello(own_kind, settings))
             limit_ms = agree_on_heartbeat(settings.heartbeat_s, theirs)

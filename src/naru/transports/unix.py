@@ -22,7 +22,7 @@ from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
 from naru.transports.contract import Capabilities, End, Peer, Place
 from naru.transports.door import Welcome, finish
-from naru.transports.fan_in import open_receiver, refuse_shape, start_listening
+from naru.transports.fan_in import open_receiver, start_listening
 from naru.transports.listener import Listener
 from naru.transports.names import bind_path
 from naru.transports.pairs import make_pair
@@ -100,16 +100,18 @@ def _welcome(cls: type[End], kind: int, address: Address, settings: UnixSettings
 
     def welcome(sock: socket.socket) -> Generator[None, None, Any]:
         peer = peer_of(sock)
-        if not settings.permits(peer.uid, os.geteuid()):
-            sock.send(hello.pack_refusal(errno.EACCES))
+        permitted = settings.permits(peer.uid, os.geteuid())
+        if settings.framing != "naru":
+            return _open(cls, address, settings, sock, peer) if permitted else None
+        theirs = yield from hello.hear(sock, "unix.accept", address)
+        if not permitted:
+            hello.refuse(sock, errno.EACCES)
             return None
-        if settings.framing == "naru":
-            theirs = yield from hello.hear(sock, "unix.accept", address)
-            if theirs.kind != kind:
-                refuse_shape(sock)
-                return None
-            own_kind = hello.CHANNEL if kind == hello.CHANNEL else hello.RECEIVER
-            hello.say(sock, hello.Hello(own_kind, settings.max_message_bytes, 0))
+        if theirs.kind != kind:
+            hello.refuse(sock, errno.EPROTOTYPE)
+            return None
+        own_kind = hello.CHANNEL if kind == hello.CHANNEL else hello.RECEIVER
+        hello.say(sock, hello.Hello(own_kind, settings.max_message_bytes, 0))
         return _open(cls, address, settings, sock, peer)
 
     return welcome
