@@ -134,7 +134,8 @@ def _fork_side(role: Role, side: int, core: int, meeting: Meeting) -> tuple[int,
         os.close(write_fd)
         return pid, read_fd
     os.close(read_fd)
-    _be_side(role, side, core, meeting, write_fd)
+    _be_side(role, side, core, meeting, write_fd)  # never returns
+    raise AssertionError
 
 
 def _be_side(role: Role, side: int, core: int, meeting: Meeting, write_fd: int) -> NoReturn:

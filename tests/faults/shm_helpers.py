@@ -18,9 +18,28 @@ import time
 from typing import Any
 
 __all__ = [
-    "BYE", "CHANNEL", "F_ADD_SEALS", "FDS_SHIFT", "FIRST", "HEARTBEAT", "MORE", "PAGE", "SEALS", "SEAL_GROW",
-    "SEAL_SEAL", "SEAL_SHRINK", "SEAL_WRITE", "SENDER", "SKIP", "Memory", "RawClient", "RawServer",
-    "connected", "hello", "receive_with_fds", "send_with_fds",
+    "BYE",
+    "CHANNEL",
+    "FDS_SHIFT",
+    "FIRST",
+    "F_ADD_SEALS",
+    "HEARTBEAT",
+    "MORE",
+    "PAGE",
+    "SEALS",
+    "SEAL_GROW",
+    "SEAL_SEAL",
+    "SEAL_SHRINK",
+    "SEAL_WRITE",
+    "SENDER",
+    "SKIP",
+    "Memory",
+    "RawClient",
+    "RawServer",
+    "connected",
+    "hello",
+    "receive_with_fds",
+    "send_with_fds",
 ]  # fmt: skip
 
 PAGE = 4096

@@ -91,7 +91,9 @@ def take(story: Story, receiver: Any, expected: list[bytes]) -> bool:
     for message in expected:
         worked, got = receive(story, receiver)
         if not worked:
-            if isinstance(story.errors[-1], naru.TimedOutError) and not has_lost_a_peer(story, receiver):
+            if isinstance(story.errors[-1], naru.TimedOutError) and not has_lost_a_peer(
+                story, receiver
+            ):
                 story.bug(f"an accepted message of {len(message)} bytes never came")
             return False
         if got != message:
@@ -185,10 +187,14 @@ def exchange_big(story: Story, sender: Any, receiver: Any) -> bool:
         story.bug("another message instead of the big one")
     if came is not None and not sent[0]:
         story.bug("the refused big message came")
-    if sent[0] and came is None and not receiver.closed and not has_lost_a_peer(story, receiver):
-        # Its rest was kept when the sender could not wait; it goes out with what follows.
-        if story.attempt(sender.send, b"next", timeout_s=TIMEOUT_S)[0]:
-            return take(story, receiver, [bytes(story.big), b"next"])
+    kept = sent[0] and came is None and not receiver.closed
+    # Its rest was kept when the sender could not wait; it goes out with what follows.
+    if (
+        kept
+        and not has_lost_a_peer(story, receiver)
+        and story.attempt(sender.send, b"next", timeout_s=TIMEOUT_S)[0]
+    ):
+        return take(story, receiver, [bytes(story.big), b"next"])
     return not receiver.closed
 
 
@@ -221,7 +227,9 @@ def tell_of_a_conversation(story: Story, kind: str, directory: str) -> None:
         return
     made: list[Any] = []
     thread = threading.Thread(
-        target=lambda: made.append(story.attempt(naru.connect, listener.address, timeout_s=SHORT_S)[1])
+        target=lambda: made.append(
+            story.attempt(naru.connect, listener.address, timeout_s=SHORT_S)[1]
+        )
     )
     thread.start()
     accepted = None
@@ -243,7 +251,9 @@ def tell_of_a_queue(story: Story, kind: str, directory: str) -> None:
         return
     made: list[Any] = []
     thread = threading.Thread(
-        target=lambda: made.append(story.attempt(naru.sender, receiver.address, timeout_s=SHORT_S)[1])
+        target=lambda: made.append(
+            story.attempt(naru.sender, receiver.address, timeout_s=SHORT_S)[1]
+        )
     )
     thread.start()
     while thread.is_alive():
@@ -272,7 +282,9 @@ def tell(teller: Any, kind: str, directory: str) -> tuple[list[str], bool]:
         story.bug(f"warning: {warning.message}")
     after = open_descriptors()
     if len(after) > before:
-        story.bug(f"{len(after) - before} descriptors left: {list(after.items())[before - len(after):]}")
+        story.bug(
+            f"{len(after) - before} descriptors left: {list(after.items())[before - len(after) :]}"
+        )
     left = files_below(directory)
     # The file of a lock that could not be taken stays: it may be another process's by now.
     if any(os.path.getsize(path) or not path.endswith(".lock") for path in left):

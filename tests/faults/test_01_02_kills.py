@@ -89,7 +89,9 @@ def test_fault_01_receiver_killed_while_a_sender_streams(
         address = child.expect("ready")["address"]
         with naru.sender(address) as sender:
             size_bytes = chance.choice([24, 100, 5000])
-            accepted = stream_until_it_dies(sender, child, numbers, chance.randrange(300), size_bytes)
+            accepted = stream_until_it_dies(
+                sender, child, numbers, chance.randrange(300), size_bytes
+            )
             assert child.kill() == -signal.SIGKILL
         if kind != "udp":
             assert numbers[FLAWED] == 0
@@ -175,7 +177,9 @@ def test_fault_02_sender_killed_mid_message(kind: str, seed: int, runtime: str) 
     reader = LedgerReader()
     with naru.receiver(fresh_address(kind, runtime)) as receiver:
         children = [
-            Child.run(send_at, str(receiver.address), number, size_for(kind), chance.uniform(0.0002, 0.03))
+            Child.run(
+                send_at, str(receiver.address), number, size_for(kind), chance.uniform(0.0002, 0.03)
+            )
             for number in (1, 2, 3)
         ]
         try:
@@ -187,7 +191,9 @@ def test_fault_02_sender_killed_mid_message(kind: str, seed: int, runtime: str) 
             with sender_to(receiver) as survivor:
                 for message in LedgerWriter(4).take(5):
                     survivor.send(message)
-                while reader.report().senders.get(4) is None or reader.report({4: 5}).senders[4].lost:
+                while (
+                    reader.report().senders.get(4) is None or reader.report({4: 5}).senders[4].lost
+                ):
                     reader.add(receiver.receive(timeout_s=10))
         finally:
             for child in children:

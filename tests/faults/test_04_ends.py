@@ -147,7 +147,13 @@ def test_fault_04_a_sender_leaves_and_the_receiver_goes_on(
 ) -> None:
     with naru.receiver(fresh_address(kind, runtime)) as receiver:
         with Child.run(send_and_leave, str(receiver.address), way) as child:
-            assert [receiver.receive(timeout_s=10) for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+            assert [receiver.receive(timeout_s=10) for _ in range(5)] == [
+                b"0",
+                b"1",
+                b"2",
+                b"3",
+                b"4",
+            ]
             with pytest.raises(naru.TimedOutError):
                 receiver.receive(timeout_s=0.05)
             with sender_to(receiver) as second:

@@ -77,7 +77,10 @@ def test_35_a_producer_is_killed(runtime: str, how: str) -> None:
             with Child.run(produce, f"shm://{runtime}/s", sender_id, how, accepted) as child:
                 _receive_for_a_while(receiver, reader, dice)
                 child.kill()
-            until(lambda: _drain(receiver, reader) > sender_id, "the loss of a killed sender")
+            until(
+                lambda last=sender_id: _drain(receiver, reader) > last,
+                "the loss of a killed sender",
+            )
             report = reader.report({i: accepted[i] for i in range(sender_id + 1)})
             assert report.is_perfect, report
         assert receiver.statistics().peers_lost == KILLS

@@ -132,7 +132,9 @@ def test_37_wrong_segments(server: RawServer) -> None:
                 check(client.outcome(), BAD)
 
 
-@pytest.mark.parametrize("kind", ["socket", "pipe", "eventfd", "directory", "/dev/zero", "/dev/shm"])
+@pytest.mark.parametrize(
+    "kind", ["socket", "pipe", "eventfd", "directory", "/dev/zero", "/dev/shm"]
+)
 def test_37_the_segment_is_no_memory_at_all(server: RawServer, kind: str, runtime: str) -> None:
     fds: list[int] = []
     if kind == "socket":

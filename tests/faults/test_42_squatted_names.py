@@ -221,9 +221,7 @@ def send_to(address: str) -> str:
 
 
 @pytest.mark.parametrize("make", [lambda path: Path(path).touch(), os.mkdir])
-def test_42_a_sender_to_what_is_no_fifo(
-    runtime: str, make: Callable[[str], object]
-) -> None:
+def test_42_a_sender_to_what_is_no_fifo(runtime: str, make: Callable[[str], object]) -> None:
     make(f"{runtime}/f")
     assert send_to(f"fifo://{runtime}/f") == "NotPermittedError"
 

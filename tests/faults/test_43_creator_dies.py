@@ -122,12 +122,16 @@ def test_43_the_server_dies_while_it_makes_a_connection(runtime: str, kind: str)
     """The client comes to the next server: it never gets, or waits for, half a connection."""
     address = CHANNELS[kind].format(runtime)
     number = 0
-    for number, child in crash_children(accept_one, address, step=STEP):
+    for number, child in crash_children(accept_one, address, step=STEP):  # noqa: B007  read below
         child.expect("listening")
         heard: list[Any] = []
         client = threading.Thread(target=_client, args=(address, heard))
         client.start()
-        until(lambda: heard or not child.is_alive(), "an answer, or its death", 15.0)
+        until(
+            lambda heard=heard, child=child: heard or not child.is_alive(),
+            "an answer, or its death",
+            15.0,
+        )
         if heard:
             child.tell("enough")
         else:
@@ -153,7 +157,7 @@ def test_43_the_client_dies_while_it_connects(runtime: str, kind: str) -> None:
     number, came = 0, []
     with naru.listen(address) as listener:
         before = open_descriptors()
-        for number, child in crash_children(connect_one, address, step=STEP):
+        for number, child in crash_children(connect_one, address, step=STEP):  # noqa: B007  read below
             while True:
                 alive = child.is_alive()
                 try:

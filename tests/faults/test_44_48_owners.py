@@ -99,7 +99,7 @@ def test_46_a_living_owner_with_a_dead_number_is_respected(runtime: str) -> None
     """Another pid namespace, or a note that was damaged: it still holds the lock."""
     with Child.run(hold, "shm://reused") as owner:
         owner.expect("listening")
-        locks = [path for path in Path(runtime, "naru/locks").iterdir()]
+        locks = list(Path(runtime, "naru/locks").iterdir())
         assert len(locks) == 1
         locks[0].write_text("pid 4194305\n")
         with pytest.raises(naru.NameTakenError):

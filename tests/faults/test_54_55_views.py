@@ -8,6 +8,7 @@ case runs in a process of its own, because the wrong answer is SIGSEGV.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -98,7 +99,9 @@ def _wait_for_standstill(end: Any, looks: int) -> None:
 def test_54_a_view_stays_while_the_sender_goes_on(kind: str) -> None:
     outcome = run_victim(hold, kind, timeout_s=500.0 if SOAK else 30.0)
     assert outcome.error is None, outcome.text
-    assert outcome.value.startswith(f"{MESSAGES} received, 0 lost, 0 duplicated, 0 reordered, 0 torn")
+    assert outcome.value.startswith(
+        f"{MESSAGES} received, 0 lost, 0 duplicated, 0 reordered, 0 torn"
+    )
 
 
 def back_pressure(kind: str) -> int:
@@ -136,7 +139,9 @@ def keep(kind: str, what: str) -> None:
     with ours, theirs:
         ours.send_many([bytes([number]) * 64 for number in range(8)])
         kept: list[Any] = []
-        lease = theirs.lease_many(4, timeout_s=1.0) if what == "batch" else theirs.lease(timeout_s=1.0)
+        lease = (
+            theirs.lease_many(4, timeout_s=1.0) if what == "batch" else theirs.lease(timeout_s=1.0)
+        )
         view = lease.__enter__()
         if what == "array":
             kept.append(numpy.frombuffer(view, "u1"))
@@ -147,7 +152,7 @@ def keep(kind: str, what: str) -> None:
             kept.append(memoryview(view[1]))
         del view
         before = [crc(numpy.ascontiguousarray(thing)) for thing in kept]
-        raises(BufferError, lambda: lease.__exit__(None, None, None))
+        raises(BufferError, functools.partial(lease.__exit__, None, None, None))
         while ours.try_send(os.urandom(1000)):
             pass
         assert [crc(numpy.ascontiguousarray(thing)) for thing in kept] == before
@@ -235,7 +240,7 @@ def end_while_leased(kind: str, how: str) -> bytes:
     gc.collect()
     assert bytes(view) == payload
     assert array.tobytes() == payload
-    raises(BufferError, lambda: lease.__exit__(None, None, None))
+    raises(BufferError, functools.partial(lease.__exit__, None, None, None))
     assert array.tobytes() == payload
     del view
     assert array.tobytes() == payload

@@ -208,6 +208,7 @@ def at_the_limit(kind: str, free: int, size: int, verb: str) -> list[str]:
         "lease": lambda: _leased(theirs.lease(timeout_s=2.0)),
         "lease_many": lambda: _leased_many(theirs.lease_many(8, timeout_s=2.0)),
     }
+
     def send() -> None:
         ours.send(b"A" * size)
         ours.send_fds(b"B" * size, [0, 0, 0])
