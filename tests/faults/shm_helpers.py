@@ -9,6 +9,7 @@ Must not know: naru. What it makes is judged by the process that runs naru.
 from __future__ import annotations
 
 import array
+import ctypes
 import fcntl
 import mmap
 import os
@@ -145,7 +146,10 @@ class Memory:
 
     def set_word(self, ring: int, name: str, value: int) -> None:
         """Writes a word of a ring's control page, modulo 2^64."""
-        struct.pack_into("=Q", self.map, PAGE * (1 + ring) + _WORDS[name], value % 2**64)
+        # One store: struct writes byte by byte, and a reader that spins would see half a word.
+        word = ctypes.c_uint64.from_buffer(self.map, PAGE * (1 + ring) + _WORDS[name])
+        word.value = value % 2**64
+        del word
 
     def _data(self, ring: int) -> int:
         return DATA_OFFSET + (self.capacities[0] if ring else 0)

@@ -32,11 +32,13 @@ def run_mypy(cache: Path, *arguments: str | Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
+@pytest.mark.watchdog(300)
 def test_users_get_the_types_that_are_promised(tmp_path: Path) -> None:
     found = run_mypy(tmp_path, "mypy", "--strict", "--no-error-summary", HERE / "cases.py")
     assert not found, found
 
 
+@pytest.mark.watchdog(300)
 def test_stubs_agree_with_the_compiled_modules(tmp_path: Path) -> None:
     allowed = HERE / "stubtest_allowlist.txt"
     # Unused entries are in order: which ones are needed depends on the version of Python.

@@ -12,7 +12,7 @@ import pytest
 
 import naru
 
-PACKAGE = Path(naru.__file__).parent
+PACKAGE = Path(__file__).parents[2] / "src" / "naru"  # an installed package has no .pyx
 
 # From the ground up. A module belongs to the longest name that it begins with, and may import its
 # own layer and those before it.

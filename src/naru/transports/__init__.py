@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from naru.errors import UnsupportedError
+from naru.errors import UnsupportedError, from_os_error
 from naru.transports.contract import Capabilities, Peer
 
 __all__ = ["NAMES", "Capabilities", "Peer", "capabilities", "load"]
@@ -33,7 +33,10 @@ def capabilities() -> list[Capabilities]:
 
 def function_of(name: str, verb: str, address: object) -> Any:
     """A transport's function. Raises UnsupportedError, naming what the transport has instead."""
-    module = load(name)
+    try:
+        module = load(name)
+    except OSError as error:  # no descriptor is left to read the module's file with
+        raise from_os_error(error, f"{name}.{verb}", address) from error
     function = getattr(module, verb, None)
     if function is None:
         has = ", ".join(
