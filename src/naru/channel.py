@@ -32,9 +32,13 @@ __all__ = [
 def _make(verb: str, text: str | Address, *args: Any) -> Any:
     # Late: the parser and the transports bring re, dataclasses and socket, which take four times as
     # long as the whole of `import naru`.
-    from naru.address import parse, parse_pair
     from naru.errors import from_os_error
-    from naru.transports import function_of
+
+    try:
+        from naru.address import parse, parse_pair
+        from naru.transports import function_of
+    except OSError as error:  # no descriptor is left to read the modules with
+        raise from_os_error(error, f"naru.{verb}", text) from error
 
     address = parse_pair(text) if verb == "pair" else parse(text)
     try:

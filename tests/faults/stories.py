@@ -209,6 +209,13 @@ def talk(story: Story, sender: Any, receiver: Any, *, with_big: bool) -> bool:
     )
 
 
+def roomy_address(kind: str, directory: str, **options: object) -> str:
+    # A Unix socket charges 1,280 bytes for a byte that travels alone: room for a whole message.
+    if kind == "unix":
+        options["send_buffer_bytes"] = "4MiB"
+    return fresh_address(kind, directory, **options)
+
+
 def tell_of_a_pair(story: Story, kind: str, directory: str) -> None:
     # A Unix socket charges 1,280 bytes for a byte that travels alone: room for a whole message.
     text = "unix:?send_buffer_bytes=4MiB" if kind == "unix" else kind
@@ -224,7 +231,7 @@ def tell_of_a_pair(story: Story, kind: str, directory: str) -> None:
 
 
 def tell_of_a_conversation(story: Story, kind: str, directory: str) -> None:
-    worked, listener = story.attempt(naru.listen, fresh_address(kind, directory))
+    worked, listener = story.attempt(naru.listen, roomy_address(kind, directory))
     if not worked:
         return
     made: list[Any] = []
@@ -248,7 +255,7 @@ def tell_of_a_conversation(story: Story, kind: str, directory: str) -> None:
 
 
 def tell_of_a_queue(story: Story, kind: str, directory: str) -> None:
-    worked, receiver = story.attempt(naru.receiver, fresh_address(kind, directory))
+    worked, receiver = story.attempt(naru.receiver, roomy_address(kind, directory))
     if not worked:
         return
     made: list[Any] = []

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import naru
-
 PACKAGE = Path(__file__).parents[2] / "src" / "naru"  # an installed package has no .pyx
 
 # From the ground up. A module belongs to the longest name that it begins with, and may import its
