@@ -8,8 +8,9 @@
     meeting   the line on which both sides wait for each other; the clocks of one side
     payloads  what is sent, and how the receiver knows that it is what came
     loops     moving messages through an end: per message, batch, in place, round trip
-    ends      an end of a naru transport        naive   the same mechanisms in plain Python
-    result    frozen records, JSON              table, plot   what people look at
+    ends      an end of a naru transport   naive         the same mechanisms in plain Python
+    result    frozen records, JSON         table, plot   what people look at
+    files     a result is written whole, or not at all
 
 The chain: `plan.make_plan` -> `runner.run_plan` -> `result.Report` -> `table`, `plot`, JSON.
 Nothing here is imported by `import naru`.

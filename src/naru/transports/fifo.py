@@ -23,6 +23,7 @@ from naru.runtime import NameLock
 from naru.settings import FifoSettings
 from naru.transports.connecting import Deadline, persist
 from naru.transports.contract import Capabilities, Place
+from naru.transports.names import OwnedName, unlink_if
 from naru.transports.pipe import set_capacity
 
 capabilities = Capabilities(
@@ -62,26 +63,6 @@ def _check_fifo(fd: int, operation: str, address: Address, trusted: set[int]) ->
     )  # fmt: skip
 
 
-class _Name:
-    """The path of a receiver: removed at the end when it was made here (or by a dead owner)."""
-
-    def __init__(self, path: str, lock: NameLock, made: bool, identity: tuple[int, int]) -> None:
-        self._path, self._lock, self._made, self._identity = path, lock, made, identity
-        self._owner = os.getpid()
-
-    def close(self) -> None:
-        if os.getpid() != self._owner:
-            return
-        try:
-            status = os.lstat(self._path)
-            if self._made and (status.st_dev, status.st_ino) == self._identity:
-                os.unlink(self._path)
-        except FileNotFoundError:
-            pass  # somebody removed it: nothing is left to do
-        finally:
-            self._lock.release()
-
-
 def _open_existing(path: str, flags: int, operation: str, address: Address) -> int:
     try:
         return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -116,7 +97,8 @@ def receiver(address: Address) -> Receiver:
                 fds.append(_open_existing(path, os.O_WRONLY, "fifo.receiver", address))
         except OSError as error:
             raise from_os_error(error, "fifo.receiver", address) from error
-        name = _Name(path, lock, made, (status.st_dev, status.st_ino))
+        identity = (status.st_dev, status.st_ino)
+        name = OwnedName(lock, lambda: unlink_if(path, identity) if made else None)
         place = Place(settings, name.close)
         if settings.framing == "naru":
             return open_fifo_receiver(

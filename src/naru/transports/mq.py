@@ -29,6 +29,7 @@ from naru.runtime import NameLock
 from naru.settings import MqSettings
 from naru.transports.connecting import Deadline, persist
 from naru.transports.contract import Capabilities, Place
+from naru.transports.names import OwnedName
 
 _FLOCK = struct.Struct("hhqqi4x")
 F_OFD_SETLK = 37
@@ -36,11 +37,17 @@ DEFAULT_DEPTH = 10
 
 
 def machine_limit(name: str) -> int:
-    """fs.mqueue.<name>. Raises UnsupportedError where the kernel has no message queues."""
+    """fs.mqueue.<name>.
+
+    Raises UnsupportedError where the kernel has no message queues, LimitError where no descriptor
+    is left to read it with.
+    """
     try:
         with open(f"/proc/sys/fs/mqueue/{name}", encoding="ascii") as file:
             return int(file.read())
     except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise from_os_error(error, "mq.open", None) from error
         raise UnsupportedError(
             f"mq: this kernel has no POSIX message queues (/proc/sys/fs/mqueue/{name} is missing)",
             errno=errno.ENOSYS, operation="mq.open",
@@ -68,15 +75,15 @@ capabilities = Capabilities(
 
 def _explain(error: OSError, operation: str, address: Address, depth: int, size: int) -> NoReturn:
     """The kernel's EINVAL, EMFILE and ENOSPC all mean limits; say which and how high it is."""
-    msg_max, msgsize_max = machine_limit("msg_max"), machine_limit("msgsize_max")
-    if error.errno == errno.EINVAL and depth > msg_max:
+    if error.errno == errno.EINVAL and depth > machine_limit("msg_max"):
         text = (
-            f"depth={depth} is above fs.mqueue.msg_max = {msg_max}: lower it, or raise the sysctl"
-        )
-    elif error.errno == errno.EINVAL and size > msgsize_max:
-        text = (
-            f"message_bytes={size} is above fs.mqueue.msgsize_max = {msgsize_max}: lower it, or "
+            f"depth={depth} is above fs.mqueue.msg_max = {machine_limit('msg_max')}: lower it, or "
             "raise the sysctl"
+        )
+    elif error.errno == errno.EINVAL and size > machine_limit("msgsize_max"):
+        text = (
+            f"message_bytes={size} is above fs.mqueue.msgsize_max = "
+            f"{machine_limit('msgsize_max')}: lower it, or raise the sysctl"
         )
     elif error.errno == errno.EMFILE:
         soft, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
@@ -106,24 +113,6 @@ def _check_sizes(address: Address, settings: MqSettings) -> tuple[int, int]:
     if depth > msg_max or size > msgsize_max:
         _explain(OSError(errno.EINVAL, ""), "mq.receiver", address, depth, size)
     return depth, size
-
-
-class _Name:
-    """The queue of a receiver: removed at the end when it was made here (or by a dead owner)."""
-
-    def __init__(self, name: str, lock: NameLock, made: bool) -> None:
-        self._name, self._lock, self._made, self._owner = name, lock, made, os.getpid()
-
-    def close(self) -> None:
-        if os.getpid() != self._owner:
-            return
-        try:
-            if self._made:
-                mq_unlink(self._name)
-        except FileNotFoundError:
-            pass  # somebody removed it: nothing is left to do
-        finally:
-            self._lock.release()
 
 
 def _create_or_open(address: Address, settings: MqSettings) -> tuple[int, bool]:
@@ -174,7 +163,8 @@ def receiver(address: Address) -> Receiver:
                 "another name",
                 errno=errno.EEXIST, operation="mq.receiver", address=address,
             ) from error  # fmt: skip
-        name = _Name(str(address.name), lock, made or lock.taken_over)
+        owned = made or lock.taken_over
+        name = OwnedName(lock, lambda: mq_unlink(str(address.name)) if owned else None)
         return open_mq(
             Receiver, settings, queue, True, address=address, place=Place(settings, name.close)
         )

@@ -1,4 +1,4 @@
-"""Socket files as names: a dead server's is taken over, a living one's never.
+"""Names that a process owns; socket files: a dead server's is taken over, a living one's never.
 
 A name is held by a lock file (runtime.NameLock), so two servers that start together cannot both
 find the old socket dead. A socket whose server is not naru has no lock: it is asked by a
@@ -8,40 +8,63 @@ Must not know: what is said over the socket.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import socket
 import stat
+import weakref
+from collections.abc import Callable
 
 from naru.errors import NameTakenError, from_os_error
 from naru.runtime import NameLock
 
-__all__ = ["BoundName", "bind_path"]
+__all__ = ["OwnedName", "bind_path", "unlink_if"]
 
 
-class BoundName:
-    """A bound socket file; close() removes it when it is still the one that was made here."""
+class OwnedName:
+    """A name that this process owns: what is under it, and the lock that says so.
 
-    def __init__(self, path: str, lock: NameLock, identity: tuple[int, int]) -> None:
-        self._path, self._lock, self._identity = path, lock, identity
-        self._owner = os.getpid()
+    close() removes both, once, and only in the process that made them; a process that ends without
+    (a thread still waits in the end when the interpreter exits) closes them at its exit.
+    """
+
+    def __init__(self, lock: NameLock, remove: Callable[[], None]) -> None:
+        self._lock, self._remove, self._owner = lock, remove, os.getpid()
+        _open_names.add(self)
 
     def close(self) -> None:
-        if os.getpid() != self._owner:
+        if os.getpid() != self._owner or not self._lock.held:
             return  # a forked child's copy: the name is its parent's
         try:
-            status = os.lstat(self._path)
-            if (status.st_dev, status.st_ino) == self._identity:
-                os.unlink(self._path)
+            self._remove()
         except FileNotFoundError:
             pass  # somebody removed it: nothing is left to do
         finally:
             self._lock.release()
 
 
+# The state of the module, and the reason for it: only one who knows all names can give up, at the
+# exit, those whose ends are kept open by a blocked thread.
+_open_names: weakref.WeakSet[OwnedName] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_names() -> None:
+    for name in list(_open_names):
+        name.close()
+
+
+def unlink_if(path: str, identity: tuple[int, int]) -> None:
+    """Removes the file when it is still this one (device, inode)."""
+    status = os.lstat(path)
+    if (status.st_dev, status.st_ino) == identity:
+        os.unlink(path)
+
+
 def bind_path(
     sock: socket.socket, path: str, mode: int, operation: str, address: object
-) -> BoundName:
+) -> OwnedName:
     """Binds a Unix socket to a path, with these permission bits from its first moment on.
 
     Raises:
@@ -61,7 +84,8 @@ def bind_path(
     except BaseException:
         lock.release()
         raise
-    return BoundName(path, lock, (status.st_dev, status.st_ino))
+    identity = (status.st_dev, status.st_ino)
+    return OwnedName(lock, lambda: unlink_if(path, identity))
 
 
 def _remove_dead(path: str, kind: int, operation: str, address: object) -> None:
