@@ -297,6 +297,15 @@ int nr_endpoint_commit(struct nr_endpoint *e, size_t size)
 
 /* ---- receiving ---- */
 
+static void kick_waiter(struct nr_endpoint *e)
+{
+    uint32_t waiting = NR_WAITING;
+
+    if (e->ops->depth_bytes && e->ops->depth_bytes(e) > 0 &&
+        atomic_compare_exchange_strong(&e->waiter, &waiting, NR_KICKED))
+        nr_process_begin_interrupt(); /* pairs with: nr_endpoint_wait */
+}
+
 int nr_endpoint_receive(struct nr_endpoint *e, struct nr_message *message)
 {
     int result;
@@ -310,6 +319,8 @@ int nr_endpoint_receive(struct nr_endpoint *e, struct nr_message *message)
     if (__builtin_expect(result == 1, 1)) {
         e->statistics.messages_received++;
         e->statistics.bytes_received += message->size;
+        if (__builtin_expect(atomic_load_explicit(&e->waiter, memory_order_relaxed), 0))
+            kick_waiter(e);
     } else if (result == -EAGAIN) {
         prepare_to_wait(e);
         if (e->outbox.active) /* a peer that answers only after the rest must not wait for ever */
@@ -476,7 +487,7 @@ static int spin_slice(struct nr_endpoint *e, enum nr_direction direction, uint64
     return count != 0 ? count : -EINTR;
 }
 
-int nr_endpoint_wait(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)
+static int wait_in_turn(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)
 {
     struct nr_waiting *waiting = &e->waiting[direction];
     uint64_t started = nr_os_now_ns();
@@ -497,11 +508,23 @@ int nr_endpoint_wait(struct nr_endpoint *e, enum nr_direction direction, uint64_
         if (deadline_ns <= started + budget)
             return is_worth_a_try(e, direction);
     }
-    if (is_worth_a_try(e, direction))
+    /* Where looking is a system call, the sleep is the look: it ends at once. */
+    if (e->ops->ready_is_cheap ? is_worth_a_try(e, direction) : nr_endpoint_state(e) != NR_OPEN)
         return 1;
     result = sleep_in_kernel(e, direction, deadline_ns);
     if (result == 1)
         nr_waiting_learn(waiting, nr_os_now_ns() - started, false);
+    return result;
+}
+
+int nr_endpoint_wait(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)
+{
+    int result = wait_in_turn(e, direction, deadline_ns);
+
+    if (direction == NR_RECEIVE && atomic_exchange(&e->waiter, NR_NOBODY_WAITS) == NR_KICKED) {
+        nr_process_end_interrupt();
+        return 1;
+    }
     return result;
 }
 
@@ -695,6 +718,7 @@ void nr_endpoint_abandon(struct nr_endpoint *e)
 void nr_endpoint_after_fork(struct nr_endpoint *e)
 {
     init_hold(e); /* a thread that the child does not have may have held them */
+    atomic_store(&e->waiter, NR_NOBODY_WAITS);
     if (nr_endpoint_state(e) == NR_OPEN)
         nr_endpoint_abandon(e); /* the parent's; an unclaimed end of a pair may become ours */
 }

@@ -18,7 +18,7 @@ LAYERS = [
     ("naru.errors", "naru.version", "naru.statistics", "naru.buffers"),
     ("naru.address",),
     ("naru.settings",),
-    ("naru.runtime",),
+    ("naru.runtime", "naru.outbox"),
     ("naru._native",),
     ("naru.transports",),
     ("naru.channel",),

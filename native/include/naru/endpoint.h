@@ -41,6 +41,11 @@ enum nr_direction { NR_SEND = 0, NR_RECEIVE = 1 };
 /* UNCLAIMED -> OPEN -> CLOSED; a copy in a forked child goes to FORKED instead. */
 enum nr_state { NR_OPEN = 0, NR_UNCLAIMED, NR_CLOSED, NR_FORKED };
 
+/* The thread that waits until there is something to receive. What another thread has read from the
+ * kernel and left in this endpoint wakes nobody by itself, so that one kicks: NOBODY -> WAITING ->
+ * KICKED (an interrupt has begun) -> NOBODY (it has ended). */
+enum nr_waiter { NR_NOBODY_WAITS = 0, NR_WAITING, NR_KICKED };
+
 /* Up to here the rest of a half-taken message is copied into the outbox; above, its sender holds the
  * direction until it is through. */
 #define NR_SMALL_MESSAGE 32768u
@@ -161,6 +166,7 @@ struct nr_endpoint {
     struct nr_waiting waiting[2];
     uint64_t done_before_wait[2];  /* messages sent, received, at the last glance */
     pthread_mutex_t hold[2];       /* one waiter a direction; the others queue here */
+    _Atomic uint32_t waiter;       /* enum nr_waiter: of the direction NR_RECEIVE */
     int end_error;                 /* once the incoming side has ended: how */
     struct nr_statistics statistics;
     struct nr_fd_queue incoming_fds;
@@ -227,6 +233,13 @@ unsigned nr_endpoint_take_fds(struct nr_endpoint *, unsigned came, int *fds, uns
 bool nr_endpoint_glance(struct nr_endpoint *, enum nr_direction);
 int nr_endpoint_reserve(struct nr_endpoint *, size_t size, uint8_t **place);
 int nr_endpoint_commit(struct nr_endpoint *, size_t size);
+
+/* The holder of NR_RECEIVE, between a try that found nothing and nr_endpoint_wait(), without giving
+ * the lock up between: from here on another thread's receive knows that somebody waits. */
+static inline void nr_endpoint_announce_wait(struct nr_endpoint *e)
+{
+    atomic_store_explicit(&e->waiter, NR_WAITING, memory_order_relaxed);
+}
 
 /* ---- without the lock, blocking ---- */
 

@@ -121,6 +121,7 @@ cdef extern from "naru/endpoint.h" nogil:
     int nr_endpoint_hold(nr_endpoint *, nr_direction, uint64_t deadline_ns)
     bint nr_endpoint_try_hold(nr_endpoint *, nr_direction)
     void nr_endpoint_let_go(nr_endpoint *, nr_direction)
+    void nr_endpoint_announce_wait(nr_endpoint *)
     int nr_endpoint_wait(nr_endpoint *, nr_direction, uint64_t deadline_ns)
     int nr_endpoint_begin_close(nr_endpoint *)
     void nr_endpoint_finish_close(nr_endpoint *)

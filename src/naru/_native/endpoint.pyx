@@ -27,6 +27,9 @@ cdef extern from *:
 cdef extern from "<errno.h>":
     const int EAGAIN, EINTR, EOPNOTSUPP, EMFILE
 
+cdef enum:
+    LINGER_SLICE_NS = 20_000_000
+
 if nr_process_start() < 0:
     raise ImportError("naru: cannot make an eventfd: no descriptor is free")
 
@@ -100,16 +103,20 @@ cdef class Endpoint:
 
     def _linger(self):
         cdef uint64_t deadline = deadline_of(getattr(self.place, "linger_s", 1.0))
+        cdef uint64_t until
         cdef int result
         while True:
             result = nr_endpoint_take_leave(self.core)
             if result != -EAGAIN:
                 return
+            # Without holding the direction, which a thread that waits in send() may have: either of
+            # the two could take the other's wake-up, so this one looks again soon.
+            until = min(deadline, nr_os_now_ns() + LINGER_SLICE_NS)
             with nogil:
-                result = nr_endpoint_wait(self.core, NR_SEND, deadline)
+                result = nr_endpoint_wait(self.core, NR_SEND, until)
             if result == -EINTR:
                 PyErr_CheckSignals()
-            elif result <= 0:
+            elif result < 0 or nr_os_now_ns() >= deadline:
                 return
 
     def _outlast(self):
@@ -252,6 +259,8 @@ cdef class Endpoint:
     cdef int wait(self, nr_direction direction, uint64_t deadline_ns, str operation) except -1:
         """1: try again; 0: the time is up."""
         cdef int result
+        if direction == NR_RECEIVE:
+            nr_endpoint_announce_wait(self.core)
         with nogil:
             result = nr_endpoint_wait(self.core, direction, deadline_ns)
         if result == -EINTR:

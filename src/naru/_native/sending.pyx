@@ -12,7 +12,7 @@ from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint
 from naru._native.views cimport Reservation
 from naru._native.waiting cimport (finish_rest, finish_send, raise_send_error, send_batch,
-                                   send_parts_of)
+                                   push_later, push_rest, send_parts_of)
 
 from naru import errors
 
@@ -69,7 +69,7 @@ cdef class Sender(Endpoint):
 
     A message is *accepted* when the verb returns: it is in the kernel or in the ring, and arrives
     unless one of the two processes dies. (The rest of one that was begun when its time was up, or by
-    try_send(), is in this end's outbox: the following verbs push it out.) A verb that raises
+    try_send(), is in this end's outbox: a thread pushes it out, and so do the following verbs.) A verb that raises
     TimedOutError has sent nothing. Order is kept.
     """
 
@@ -110,6 +110,10 @@ cdef class Sender(Endpoint):
         finally:
             PyBuffer_Release(&view)
 
+    def _push_rest(self, double slice_s):
+        """For naru.outbox: waits at most `slice_s` for room; True while something is left to push."""
+        return push_rest(self, slice_s)
+
     def try_send(self, data, *, unsigned int priority=0):
         """Sends one message if that needs no waiting: True, or False when there is no room.
 
@@ -143,6 +147,7 @@ cdef class Sender(Endpoint):
         if result == -EAGAIN and out.progress:
             result = nr_endpoint_accept_begun(self.core, &out)
             if result == 0:
+                push_later(self)
                 return True
         if result == -EAGAIN or result == -EBUSY:
             return False

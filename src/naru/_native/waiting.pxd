@@ -4,6 +4,8 @@ from naru._native.endpoint cimport Endpoint
 
 cdef int finish_send(Endpoint end, nr_outgoing *out, object timeout_s, int result) except -1
 cdef int finish_rest(Endpoint end, object timeout_s) except -1
+cdef int push_later(Endpoint end) except -1
+cdef bint push_rest(Endpoint end, double slice_s) except -1
 cdef int raise_send_error(Endpoint end, int error, size_t size) except -1
 cdef int send_parts_of(Endpoint end, const iovec *parts, int count, size_t size, object timeout_s,
                        uint32_t priority) except -1

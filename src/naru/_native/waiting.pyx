@@ -46,11 +46,12 @@ cdef int finish_send(Endpoint end, nr_outgoing *out, object timeout_s, int resul
         if result == -EAGAIN and out.progress:
             nr_endpoint_accept_begun(end.core, out)  # or broken off: the next verb says so
         nr_endpoint_let_go(end.core, NR_SEND)
+        if nr_endpoint_has_rest(end.core):
+            push_later(end)
 
 
 cdef int push_out(Endpoint end, uint64_t deadline) except -1:
-    """Waits, as the holder, until the rest of an accepted message is out. When the time is up the
-    following verbs push it, and close() does."""
+    """Waits, as the holder, until the rest of an accepted message is out, or the time is up."""
     cdef int result
     while nr_endpoint_has_rest(end.core):
         result = nr_endpoint_admit(end.core)
@@ -85,7 +86,35 @@ cdef int finish_rest(Endpoint end, object timeout_s) except -1:
         push_out(end, deadline)
     finally:
         nr_endpoint_let_go(end.core, NR_SEND)
+        if nr_endpoint_has_rest(end.core):
+            push_later(end)
     return 0
+
+
+cdef int push_later(Endpoint end) except -1:
+    """An end that does nothing more would keep the rest for ever: naru.outbox pushes it out."""
+    from naru.outbox import push_later as later
+    later(end)
+    return 0
+
+
+cdef bint push_rest(Endpoint end, double slice_s) except -1:
+    """One turn of naru.outbox: True while there is a rest, and somebody who may take it."""
+    cdef uint64_t deadline = deadline_of(slice_s)
+    cdef int result
+    if not nr_endpoint_has_rest(end.core):
+        return False
+    with nogil:
+        result = nr_endpoint_hold(end.core, NR_SEND, deadline)
+    if result < 0:
+        return True  # another thread waits in a sending verb, and pushes meanwhile
+    try:
+        push_out(end, deadline)
+    except errors.NaruError:
+        return False  # the next verb meets it again
+    finally:
+        nr_endpoint_let_go(end.core, NR_SEND)
+    return nr_endpoint_has_rest(end.core)
 
 
 cdef int raise_send_error(Endpoint end, int error, size_t size) except -1:
@@ -147,6 +176,8 @@ cdef int send_batch(Endpoint end, const iovec *messages, int count, object timeo
                                  f"{sent[0]} messages were sent, the others not")
                 finally:
                     nr_endpoint_let_go(end.core, NR_SEND)
+                    if result == -EAGAIN and nr_endpoint_has_rest(end.core):
+                        push_later(end)
                 if result == -EAGAIN:
                     continue
             if result < 0:
@@ -198,18 +229,24 @@ cdef int finish_receive(Endpoint end, nr_message *message, object timeout_s, int
                         bint quiet) except -1:
     """The slow half: 1 a message; 0 a good end, only when `quiet`."""
     cdef uint64_t deadline, until
+    cdef bint tried
     if result == -EAGAIN and nr_endpoint_glance(end.core, NR_RECEIVE):
         result = nr_endpoint_receive(end.core, message)
         if result == 1:
             return 1
     if result == -EAGAIN:
         deadline = deadline_of(timeout_s)
-        end.hold(NR_RECEIVE, deadline, "receive")
+        # Uncontended: nothing can have come between, unless while the GIL was away.
+        tried = nr_endpoint_try_hold(end.core, NR_RECEIVE)
+        if not tried:
+            end.hold(NR_RECEIVE, deadline, "receive")
         try:
             while True:
-                result = nr_endpoint_receive(end.core, message)
-                if result != -EAGAIN:
-                    break
+                if not tried:
+                    result = nr_endpoint_receive(end.core, message)
+                    if result != -EAGAIN:
+                        break
+                tried = False
                 if step_door(end):
                     continue
                 until = deadline
