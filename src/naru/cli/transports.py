@@ -1,4 +1,4 @@
-"""`naru transports`: the capability table, generated from the code; the docs have it from here.
+"""`naru transports`: the capability table, generated from the code; docs/tables.py fills the docs from it.
 
 Must not know: any mechanism; each transport's `capabilities` says what it can.
 """
