@@ -13,7 +13,6 @@ import errno
 import os
 import socket
 import stat
-import weakref
 from collections.abc import Callable
 
 from naru.errors import NameTakenError, from_os_error
@@ -34,8 +33,9 @@ class OwnedName:
         _open_names.add(self)
 
     def close(self) -> None:
-        if os.getpid() != self._owner or not self._lock.held:
+        if os.getpid() != self._owner or self not in _open_names:
             return  # a forked child's copy: the name is its parent's
+        _open_names.discard(self)
         try:
             self._remove()
         except FileNotFoundError:
@@ -45,8 +45,9 @@ class OwnedName:
 
 
 # The state of the module, and the reason for it: only one who knows all names can give up, at the
-# exit, those whose ends are kept open by a blocked thread.
-_open_names: weakref.WeakSet[OwnedName] = weakref.WeakSet()
+# exit, those whose ends are kept open by a blocked thread. It holds them, so that a forgotten end
+# finds its lock still held when it is collected.
+_open_names: set[OwnedName] = set()
 
 
 @atexit.register
