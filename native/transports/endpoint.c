@@ -45,6 +45,7 @@ void nr_endpoint_init(struct nr_endpoint *e, const struct nr_transport_ops *ops,
                       const struct nr_allocator *allocator)
 {
     e->ops = ops;
+    e->ready_is_cheap = ops->ready_is_cheap;
     e->max_message_bytes = max_message_bytes;
     e->allocator = allocator;
     nr_waiting_start(&e->waiting[NR_SEND], mode);
@@ -133,7 +134,7 @@ int nr_endpoint_flush(struct nr_endpoint *e)
     int result;
 
     if (!e->outbox.active)
-        return 0;
+        return e->inner ? nr_endpoint_flush(e->inner) : 0;
     result = e->ops->send(e, &e->outbox.out);
     if (result == -EAGAIN || is_short_of_memory(result))
         return -EAGAIN;
@@ -297,12 +298,11 @@ int nr_endpoint_commit(struct nr_endpoint *e, size_t size)
 
 /* ---- receiving ---- */
 
-static void kick_waiter(struct nr_endpoint *e)
+void nr_endpoint_kick(struct nr_endpoint *e)
 {
     uint32_t waiting = NR_WAITING;
 
-    if (e->ops->depth_bytes && e->ops->depth_bytes(e) > 0 &&
-        atomic_compare_exchange_strong(&e->waiter, &waiting, NR_KICKED))
+    if (atomic_compare_exchange_strong(&e->waiter, &waiting, NR_KICKED))
         nr_process_begin_interrupt(); /* pairs with: nr_endpoint_wait */
 }
 
@@ -319,11 +319,12 @@ int nr_endpoint_receive(struct nr_endpoint *e, struct nr_message *message)
     if (__builtin_expect(result == 1, 1)) {
         e->statistics.messages_received++;
         e->statistics.bytes_received += message->size;
-        if (__builtin_expect(atomic_load_explicit(&e->waiter, memory_order_relaxed), 0))
-            kick_waiter(e);
+        if (__builtin_expect(atomic_load_explicit(&e->waiter, memory_order_relaxed), 0) &&
+            e->ops->depth_bytes && e->ops->depth_bytes(e) > 0)
+            nr_endpoint_kick(e);
     } else if (result == -EAGAIN) {
         prepare_to_wait(e);
-        if (e->outbox.active) /* a peer that answers only after the rest must not wait for ever */
+        if (e->outbox.active || e->inner) /* a peer that answers only after the rest must not wait for ever */
             (void)nr_endpoint_flush(e);
     }
     return result;
@@ -340,6 +341,17 @@ void nr_endpoint_read_statistics(struct nr_endpoint *e, struct nr_statistics *su
     *sum = e->statistics;
     if (e->ops->add_statistics && nr_endpoint_state(e) == NR_OPEN)
         e->ops->add_statistics(e, sum);
+}
+
+void nr_statistics_add_signs(struct nr_statistics *sum, const struct nr_statistics *inner)
+{
+    sum->torn += inner->torn;
+    sum->lost += inner->lost;
+    sum->duplicates += inner->duplicates;
+    sum->reordered += inner->reordered;
+    sum->strangers += inner->strangers;
+    sum->wakeups += inner->wakeups;
+    sum->fds_dropped += inner->fds_dropped;
 }
 
 /* ---- waiting ---- */
@@ -396,7 +408,7 @@ bool nr_endpoint_glance(struct nr_endpoint *e, enum nr_direction direction)
     struct nr_waiting *waiting = &e->waiting[direction];
     uint64_t started;
 
-    if (!e->ops->ready_is_cheap || e->end_error ||
+    if (!e->ready_is_cheap || e->end_error ||
         nr_waiting_budget_ns(waiting, nr_process_cpu_count()) < GLANCE_NS)
         return false;
     let_some_gather(e, direction);
@@ -509,7 +521,7 @@ static int wait_in_turn(struct nr_endpoint *e, enum nr_direction direction, uint
             return is_worth_a_try(e, direction);
     }
     /* Where looking is a system call, the sleep is the look: it ends at once. */
-    if (e->ops->ready_is_cheap ? is_worth_a_try(e, direction) : nr_endpoint_state(e) != NR_OPEN)
+    if (e->ready_is_cheap ? is_worth_a_try(e, direction) : nr_endpoint_state(e) != NR_OPEN)
         return 1;
     result = sleep_in_kernel(e, direction, deadline_ns);
     if (result == 1)
@@ -608,6 +620,17 @@ unsigned nr_endpoint_take_fds(struct nr_endpoint *e, unsigned came, int *fds, un
         e->statistics.fds_dropped += came - taken;
     }
     return taken;
+}
+
+void nr_fds_move(struct nr_endpoint *to, struct nr_endpoint *from, struct nr_message *message)
+{
+    unsigned room = NR_FD_QUEUE - to->incoming_fds.count;
+
+    if (message->fd_count == 0)
+        return;
+    message->fd_count = nr_endpoint_take_fds(
+        from, message->fd_count, to->incoming_fds.fds + to->incoming_fds.count, room);
+    to->incoming_fds.count += message->fd_count;
 }
 
 size_t nr_fds_attach(struct msghdr *message, void *control, const int *fds, unsigned count)

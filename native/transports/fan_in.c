@@ -103,23 +103,12 @@ int nr_fan_in_add(struct nr_endpoint *e, struct nr_endpoint *endpoint)
     return 0;
 }
 
-/* What only the children see; messages are counted by the fan-in as well. */
-static void add_counts(struct nr_statistics *sum, const struct nr_statistics *own)
-{
-    sum->torn += own->torn;
-    sum->lost += own->lost;
-    sum->duplicates += own->duplicates;
-    sum->reordered += own->reordered;
-    sum->strangers += own->strangers;
-    sum->wakeups += own->wakeups;
-}
-
 static void bury(struct nr_fan_in *f, struct child *child)
 {
     struct nr_endpoint *endpoint = child->endpoint;
     struct nr_statistics *sum = &f->base.statistics;
 
-    add_counts(sum, &endpoint->statistics);
+    nr_statistics_add_signs(sum, &endpoint->statistics);
     if (child->ended == -ESHUTDOWN)
         sum->peers_closed++;
     else if (child->ended != -ECANCELED)
@@ -210,17 +199,6 @@ static struct child *choose(struct nr_fan_in *f)
     return NULL;
 }
 
-static void move_fds(struct nr_endpoint *to, struct nr_endpoint *from, struct nr_message *message)
-{
-    unsigned room = NR_FD_QUEUE - to->incoming_fds.count;
-
-    if (message->fd_count == 0)
-        return;
-    message->fd_count = nr_endpoint_take_fds(
-        from, message->fd_count, to->incoming_fds.fds + to->incoming_fds.count, room);
-    to->incoming_fds.count += message->fd_count;
-}
-
 /* Children that owe a sign of life. */
 static bool is_silent(const struct child *child)
 {
@@ -283,7 +261,7 @@ static int fan_in_receive(struct nr_endpoint *e, struct nr_message *message)
             f->turn--;
             if (!message->owner)
                 f->lender = (int)f->current;
-            move_fds(e, child->endpoint, message);
+            nr_fds_move(e, child->endpoint, message);
             return 1;
         }
         if (result == -ENOBUFS || result == -ENOMEM)
@@ -453,7 +431,7 @@ static void fan_in_add_statistics(struct nr_endpoint *e, struct nr_statistics *s
 
     for (unsigned i = 0; i < f->used; i++)
         if (child_at(f, i)->endpoint)
-            add_counts(sum, &child_at(f, i)->endpoint->statistics);
+            nr_statistics_add_signs(sum, &child_at(f, i)->endpoint->statistics);
 }
 
 static int fan_in_fileno(struct nr_endpoint *e)

@@ -129,7 +129,7 @@ struct nr_transport_ops {
     int (*commit)(struct nr_endpoint *, size_t size);
     /* For a spinning thread without the lock: would the operation make progress? */
     bool (*is_ready)(struct nr_endpoint *, enum nr_direction);
-    bool ready_is_cheap; /* is_ready makes no system call */
+    bool ready_is_cheap; /* is_ready makes no system call; copied to each endpoint */
     /* Prepares to sleep: fills fds and returns their number, or 0 when there is no need to. */
     int (*fall_asleep)(struct nr_endpoint *, enum nr_direction, struct pollfd *fds);
     void (*wake)(struct nr_endpoint *, enum nr_direction);
@@ -161,6 +161,8 @@ struct nr_endpoint {
     bool leaving, goodbye_said;    /* close() has begun: no new messages, the rest goes out */
     uint32_t max_message_bytes;
     uint64_t check_interval_ns;
+    bool ready_is_cheap;           /* as its ops say; a mover's changes with its connection */
+    struct nr_endpoint *inner;     /* what carries the messages that this one sends; mostly NULL */
     size_t wanted_bytes;           /* room that the waiting send needs (ring) */
     const struct nr_allocator *allocator;
     struct nr_waiting waiting[2];
@@ -221,7 +223,8 @@ int nr_endpoint_flush(struct nr_endpoint *); /* pushes the outbox: 0 when it is 
  * it returns: an end that does nothing more would keep it for ever. */
 static inline bool nr_endpoint_has_rest(const struct nr_endpoint *e)
 {
-    return e->outbox.active && e->outbox.out.flags == 0;
+    return (e->outbox.active && e->outbox.out.flags == 0) ||
+           (e->inner && nr_endpoint_has_rest(e->inner));
 }
 int nr_endpoint_receive(struct nr_endpoint *, struct nr_message *message);
 void nr_endpoint_release(struct nr_endpoint *);
@@ -231,6 +234,8 @@ unsigned nr_endpoint_take_fds(struct nr_endpoint *, unsigned came, int *fds, uns
 /* A very short spin before the lock is given up: true when the operation is worth another try.
  * Only where looking costs no system call and the last waits were short. */
 bool nr_endpoint_glance(struct nr_endpoint *, enum nr_direction);
+/* A waiting thread looks again: what it sleeps on is no longer what it waits for. */
+void nr_endpoint_kick(struct nr_endpoint *);
 int nr_endpoint_reserve(struct nr_endpoint *, size_t size, uint8_t **place);
 int nr_endpoint_commit(struct nr_endpoint *, size_t size);
 
@@ -281,6 +286,10 @@ void nr_process_unregister(struct nr_endpoint *);
  * (MSG_CTRUNC): those that came are closed. -EPROTO when there are more than can wait. */
 int nr_fds_collect(struct nr_fd_queue *, struct msghdr *message);
 void nr_fds_close(struct nr_fd_queue *, unsigned count);
+/* The descriptors of a message that came through another endpoint become this one's. */
+void nr_fds_move(struct nr_endpoint *to, struct nr_endpoint *from, struct nr_message *message);
+/* Adds what only an inner endpoint sees; messages are counted by the outer one as well. */
+void nr_statistics_add_signs(struct nr_statistics *sum, const struct nr_statistics *inner);
 /* Fills a control buffer for descriptors; returns its length. */
 #define NR_FD_CONTROL_BYTES 1040
 size_t nr_fds_attach(struct msghdr *message, void *control, const int *fds, unsigned count);

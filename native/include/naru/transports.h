@@ -69,4 +69,19 @@ unsigned nr_fan_in_count(const struct nr_endpoint *fan_in);
 /* True once after the door became readable. */
 bool nr_fan_in_door_rang(struct nr_endpoint *fan_in);
 
+
+/* ---- moving.c: one channel over changing connections ---- */
+/* Takes `first` over. Every endpoint given to a mover has the same limits and framing, sends and
+ * receives, and is open. */
+int nr_mover_open(const struct nr_settings *, struct nr_endpoint *first, struct nr_endpoint **);
+/* Under the lock. Takes `next` over: receiving turns to it once the old connection has said goodbye.
+ * -EBUSY: a move is under way. */
+int nr_mover_prepare(struct nr_endpoint *mover, struct nr_endpoint *next);
+/* The peer has prepared: sending turns to the next connection. 0: it has; -EAGAIN: the goodbye has
+ * no room yet, or a message is half out; the next send tries again, and so should the caller. */
+int nr_mover_turn(struct nr_endpoint *mover);
+/* The peer could not prepare. -EBUSY: too late. */
+int nr_mover_give_up(struct nr_endpoint *mover);
+bool nr_mover_is_moving(const struct nr_endpoint *mover);
+
 #endif

@@ -13,6 +13,9 @@ import os
 from naru import errors
 from naru._native.receiving import Receiver
 
+cdef extern from "<errno.h>":
+    const int EAGAIN
+
 cdef extern from "Python.h":
     PyObject *RawBytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size)
     void PyErr_Clear()
@@ -155,6 +158,45 @@ def add_sender(Endpoint fan_in, Endpoint child):
 def sender_count(Endpoint fan_in):
     """How many senders are connected to a fan-in receiver."""
     return nr_fan_in_count(fan_in.core)
+
+
+def open_mover(type cls, settings, Endpoint first, *, address, peer=None, place=None):
+    """A channel that can move to other connections; `first` is empty afterwards."""
+    cdef nr_settings common
+    cdef nr_endpoint *core
+    fill_settings(&common, settings)
+    check(nr_mover_open(&common, first.core, &core), "open", address)
+    first.core = &nr_endpoint_nobody
+    return adopt(cls, core, address, peer, place)
+
+
+def prepare_move(Endpoint mover, Endpoint following):
+    """From now on receiving turns to `following` (empty afterwards) when what is in use has said
+    goodbye. Raises LimitError; ClosedError, ForkedHandleError."""
+    check(nr_mover_prepare(mover.core, following.core), "move", mover.address)
+    following.core = &nr_endpoint_nobody
+
+
+def turn_sending(Endpoint mover):
+    """The other side has prepared: True when sending has turned; False: ask again soon."""
+    cdef int result
+    if mover.reserved:
+        return False  # what was written in place belongs to the old connection
+    result = nr_mover_turn(mover.core)
+    if result == -EAGAIN:
+        return False
+    check(result, "move", mover.address)
+    return True
+
+
+def give_up_move(Endpoint mover):
+    """The other side could not prepare. False: it has turned already."""
+    return nr_mover_give_up(mover.core) == 0
+
+
+def is_moving(Endpoint mover):
+    """False once both directions use the newest connection; and after close()."""
+    return nr_endpoint_state(mover.core) == NR_OPEN and nr_mover_is_moving(mover.core)
 
 
 def join_pair(Endpoint a, Endpoint b, int claims_fd, recipes):
