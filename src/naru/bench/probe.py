@@ -37,7 +37,7 @@ from naru.errors import NaruError
 from naru.sizes import batch_length
 from naru.transports import NAMES
 
-__all__ = ["FULL_S", "QUICK_S", "plan_probe", "probe", "profile_of", "save_profile"]
+__all__ = ["FULL_S", "QUICK_S", "check_place", "plan_probe", "probe", "profile_of", "save_profile"]
 
 SIZES_BYTES = (64, 1 << 10, 64 << 10, 1 << 20, 16 << 20)
 QUICK_SIZES_BYTES = SIZES_BYTES[:-1]
@@ -242,8 +242,8 @@ def _spread(found: Found, scale: float) -> Spread:
     return Spread(median=median, least=least, most=most)
 
 
-def save_profile(profile: Profile, path: str | Path | None = None) -> Path:
-    """Replaces the profile in one step. Returns: where it is. Raises: OSError; the old one stays.
+def check_place(path: str | Path | None = None) -> Path:
+    """Where a profile will be. Raises: OSError when it cannot be written there.
 
     Args:
         path: None: `profile_path()`, whose directory is made when it is missing.
@@ -252,5 +252,15 @@ def save_profile(profile: Profile, path: str | Path | None = None) -> Path:
     if path is None:
         os.makedirs(place.parent, mode=0o700, exist_ok=True)
     check_target(place)
+    return place
+
+
+def save_profile(profile: Profile, path: str | Path | None = None) -> Path:
+    """Replaces the profile in one step. Returns: where it is. Raises: OSError; the old one stays.
+
+    Args:
+        path: as in `check_place`.
+    """
+    place = check_place(path)
     write_whole(place, to_json(profile))
     return place
