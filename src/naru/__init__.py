@@ -12,12 +12,13 @@
 
 Map of the package (each layer knows only those below it):
 
-    cli  bench  testing            the command, `naru bench`, the conformance suite
+    cli  bench  testing            the command, `naru bench` and `probe`, the conformance suite
+    choosing/                      which transport: needs, profile, policy
     channel                        listen, connect, pair, sender, receiver
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/
     errors address settings        beside channel; import nothing of naru
-    runtime statistics
+    runtime statistics sizes
 
 `import naru` loads the ends and the errors; the rest comes when it is first used (`_LATE`).
 """
@@ -58,6 +59,9 @@ from naru.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from naru.address import Address, parse
+    from naru.choosing.front import choose
+    from naru.choosing.needs import Needs
+    from naru.choosing.policy import Choice
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener
@@ -67,6 +71,7 @@ __all__ = [
     "BadAddressError",
     "Batch",
     "Channel",
+    "Choice",
     "ClosedError",
     "CorruptedError",
     "Endpoint",
@@ -75,6 +80,7 @@ __all__ = [
     "Listener",
     "NameTakenError",
     "NaruError",
+    "Needs",
     "NoSpaceError",
     "NoSuchNameError",
     "NotPermittedError",
@@ -89,6 +95,7 @@ __all__ = [
     "UnsupportedError",
     "View",
     "__version__",
+    "choose",
     "connect",
     "listen",
     "pair",
@@ -101,9 +108,12 @@ __all__ = [
 # `import naru` would take, for what many programs never ask for by name.
 _LATE = {
     "Address": "naru.address",
+    "Choice": "naru.choosing.policy",
     "Listener": "naru.transports.listener",
+    "Needs": "naru.choosing.needs",
     "Peer": "naru.transports.contract",
     "Statistics": "naru.statistics",
+    "choose": "naru.choosing.front",
     "parse": "naru.address",
 }
 

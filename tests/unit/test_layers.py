@@ -15,13 +15,14 @@ PACKAGE = Path(__file__).parents[2] / "src" / "naru"  # an installed package has
 # From the ground up. A module belongs to the longest name that it begins with, and may import its
 # own layer and those before it.
 LAYERS = [
-    ("naru.errors", "naru.version", "naru.statistics", "naru.buffers"),
+    ("naru.errors", "naru.version", "naru.statistics", "naru.buffers", "naru.sizes"),
     ("naru.address",),
     ("naru.settings",),
     ("naru.runtime", "naru.outbox"),
     ("naru._native",),
     ("naru.transports",),
     ("naru.channel",),
+    ("naru.choosing",),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),

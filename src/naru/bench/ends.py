@@ -20,10 +20,10 @@ import naru
 from naru.address import PAIR_TRANSPORTS
 from naru.bench.meeting import RECEIVER, SENDER
 from naru.errors import NaruError
+from naru.sizes import BATCH
 
 __all__ = ["End", "Place", "make_place"]
 
-BATCH = 64
 LEASE = 512
 OPEN_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 5.0

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from naru.bench.ends import Place, make_place
 from naru.bench.meeting import RECEIVER, SENDER, Meeting
+from naru.bench.plan import TRIP_MODES
 from naru.bench.sides import run_side
 from naru.errors import LimitError, NaruError, NoSpaceError, UnsupportedError
 
@@ -201,7 +202,7 @@ def _combine(
         return receiver
     if "error" in sender:
         return sender
-    if job["mode"] == "round-trip":
+    if job["mode"] in TRIP_MODES:
         took_ns = sender["end_ns"] - sender["start_ns"]
     else:
         took_ns = receiver["end_ns"] - min(sender["start_ns"], receiver["start_ns"])

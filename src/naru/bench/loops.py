@@ -18,6 +18,8 @@ from naru.errors import CorruptedError, TimedOutError
 
 __all__ = [
     "echo",
+    "echo_batches",
+    "make_batch_trips",
     "make_trips",
     "receive_batches",
     "receive_each",
@@ -27,7 +29,7 @@ __all__ = [
     "send_each",
 ]
 
-QUIET_S = 0.05
+QUIET_S = 0.02
 
 Send = Callable[[Any], object]
 Receive = Callable[[], Any]
@@ -140,3 +142,46 @@ def echo(send: Send, receive: Receive, count: int) -> None:
     """The other side of `make_trips`."""
     for _ in repeat(None, count):
         send(receive())
+
+
+def make_batch_trips(
+    send_many: Callable[[list[Any]], object],
+    receive_many: Callable[[], list[Any]],
+    load: Payloads,
+    count: int,
+) -> list[int]:
+    """Sends a batch and waits until a whole batch has come back.
+
+    Returns: the ns of each trip; the checks are outside of them.
+    """
+    clock = time.perf_counter_ns
+    times_ns: list[int] = []
+    block, place = load.block, load.block_length - 1
+    for _ in repeat(None, count):
+        start_ns = clock()
+        send_many(block)
+        answers = _receive_block(receive_many, load.block_length)
+        times_ns.append(clock() - start_ns)
+        load.check(answers[0], 0)
+        load.check(answers[place], place)
+    return times_ns
+
+
+def echo_batches(
+    send_many: Callable[[list[Any]], object],
+    receive_many: Callable[[], list[Any]],
+    load: Payloads,
+    count: int,
+) -> None:
+    """The other side of `make_batch_trips`; it answers when it has a whole batch."""
+    for _ in repeat(None, count):
+        send_many(_receive_block(receive_many, load.block_length))
+
+
+def _receive_block(receive_many: Callable[[], list[Any]], length: int) -> list[Any]:
+    answers = receive_many()
+    while len(answers) < length:
+        answers += receive_many()
+    if len(answers) > length:
+        raise CorruptedError(f"{length} messages were sent and {len(answers)} came")
+    return answers

@@ -21,6 +21,7 @@ __all__ = [
     "core_groups",
     "describe",
     "load_between",
+    "load_of_others",
     "measure_load",
     "read_cpu_times",
 ]
@@ -103,6 +104,14 @@ def load_between(before: Sequence[int], after: Sequence[int]) -> Load:
     idle, stolen = spent[3] + spent[4], spent[7]
     total = max(1, sum(spent))
     return Load((sum(spent) - idle - stolen) / total, stolen / total)
+
+
+def load_of_others(before: Sequence[int], after: Sequence[int], own_cpu_s: float) -> Load:
+    """What others used meanwhile: from two readings, less the CPU time that was our own."""
+    load = load_between(before, after)
+    ticks = sum(late - early for early, late in zip(before, after, strict=True))
+    own_share = own_cpu_s * os.sysconf("SC_CLK_TCK") / max(1, ticks)
+    return Load(max(0.0, load.busy_share - own_share), load.stolen_share)
 
 
 def read_cpu_times() -> list[int]:

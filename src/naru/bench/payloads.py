@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from naru.errors import CorruptedError
+from naru.sizes import BATCH, batch_length
 
 __all__ = ["Payloads"]
 
-BLOCK = 64
-BLOCK_BYTES = 4 << 20
 HEADER_BYTES = 8
 MARKER = 1 << 32
 
@@ -26,7 +25,7 @@ COMPARED_BYTES = 4096
 """Of each end of a large message: comparing all of it would be measured, too."""
 
 _CYCLE_BYTES = 65536
-_PATTERN = bytes((7 * i + i // 256) % 256 for i in range(_CYCLE_BYTES + BLOCK))
+_PATTERN = bytes((7 * i + i // 256) % 256 for i in range(_CYCLE_BYTES + BATCH))
 
 
 class Payloads:
@@ -34,7 +33,7 @@ class Payloads:
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self.block_length = max(1, min(BLOCK, BLOCK_BYTES // size_bytes))
+        self.block_length = batch_length(size_bytes)
         self.block: list[bytes | bytearray] = [
             self._make(place, place) for place in range(self.block_length)
         ]

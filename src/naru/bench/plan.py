@@ -8,9 +8,10 @@ Joins: `runner.run_plan` takes the Plan.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from naru.sizes import parse_size, show_size
 
 __all__ = [
     "DEFAULT_MODES",
@@ -18,6 +19,7 @@ __all__ = [
     "NAIVE",
     "SEED_C_MS",
     "SEED_TRANSPORTS",
+    "TRIP_MODES",
     "Contender",
     "Gap",
     "Job",
@@ -32,6 +34,8 @@ __all__ = [
 ONE_WAY_MODES = ("message", "batch", "in-place")
 MODES = (*ONE_WAY_MODES, "round-trip")
 DEFAULT_MODES = ONE_WAY_MODES
+TRIP_MODES = ("round-trip", "batch-trip")
+"""batch-trip: a batch there and a batch back; only the probe asks for it."""
 
 SEED_TRANSPORTS = ("shm", "pipe", "unix", "mq", "tcp")
 SEED_C_MS: Mapping[str, int] = {"shm": 45, "pipe": 523, "unix": 612, "mq": 892, "tcp": 1250}
@@ -58,13 +62,6 @@ TRIAL_BYTES = 8 << 20
 RUN_OVERHEAD_S = 0.05
 """Two forks, the meeting, the warm-up; as long as it has not been measured."""
 
-_UNITS = {
-    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
-    "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
-}  # fmt: skip
-_SIZE = re.compile(r"([0-9]{1,12})\s*([A-Za-z]{0,3})")
-LARGEST_BYTES = 1 << 30
-
 
 @dataclass(frozen=True)
 class Contender:
@@ -86,11 +83,15 @@ class Job:
     mode: str
     size_bytes: int
     count: int
+    trial: int | None = None
+    """How many to try out; None: by size."""
 
     @property
     def trial_count(self) -> int:
         """How many show roughly how long one takes."""
-        most = TRIAL_TRIPS if self.mode == "round-trip" else TRIAL
+        if self.trial is not None:
+            return min(self.count, self.trial)
+        most = TRIAL_TRIPS if self.mode in TRIP_MODES else TRIAL
         return max(1, min(self.count, most, max(FEWEST, TRIAL_BYTES // self.size_bytes)))
 
 
@@ -183,20 +184,3 @@ def _round_down(count: float, job: Job) -> int:
     whole = int(count)
     step: int = 10 ** max(0, len(str(whole)) - 2)
     return max(whole // step * step, min(job.trial_count, job.count))
-
-
-def parse_size(text: str) -> int | None:
-    """Bytes from "1024", "64KiB" (1024s), "1MB" (1000s); None: no size from 1 byte to 1 GiB."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or match[2].lower() not in _UNITS:
-        return None
-    size_bytes = int(match[1]) * _UNITS[match[2].lower()]
-    return size_bytes if 1 <= size_bytes <= LARGEST_BYTES else None
-
-
-def show_size(size_bytes: int) -> str:
-    """As people write it: "1 KiB", "64 KiB", "1000 B"."""
-    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size_bytes >= scale and size_bytes % scale == 0:
-            return f"{size_bytes // scale} {unit}"
-    return f"{size_bytes} B"

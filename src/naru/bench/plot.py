@@ -15,25 +15,37 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from naru.bench.files import write_whole
 from naru.bench.plan import SEED_C_MS, SEED_SIZE_BYTES, show_size
 from naru.bench.result import Record, Report
 from naru.errors import UnsupportedError
 
-__all__ = ["check_plot_path", "spread_out", "write_plot"]
+__all__ = [
+    "COLOURS",
+    "FAINT",
+    "INK",
+    "Line",
+    "check_plot_path",
+    "draw_lines",
+    "label_ends",
+    "look",
+    "save_figure",
+    "spread_out",
+    "write_plot",
+]
 
 KINDS = (".png", ".svg")
 MOST_COLUMNS = 3
 LABEL_GAP_PT = 12.0
 
-_COLOURS = {
+COLOURS = {
     "shm": "#0072B2", "pipe": "#E69F00", "unix": "#009E73", "fifo": "#CC79A7", "mq": "#D55E00",
     "tcp": "#56B4E9", "udp": "#8C6BB1",
 }  # fmt: skip
 _NAIVE_COLOUR = "#777777"
-_INK, _FAINT = "#222222", "#D8D8D8"
+INK, FAINT = "#222222", "#D8D8D8"
 _MARKS = {"message": "o", "batch": "s", "in-place": "^"}
 _TITLES = {
     "message": "one by one",
@@ -57,21 +69,26 @@ def check_plot_path(path: str) -> None:
 def write_plot(report: Report, path: str) -> None:
     """Draws and writes, whole or not at all. Raises: OSError, UnsupportedError."""
     check_plot_path(path)
+    save_figure(lambda: _draw(report), path)
+
+
+def save_figure(draw: Callable[[], Any], path: str) -> None:
+    """Draws in this module's look, and writes, whole or not at all. Raises: OSError."""
     from matplotlib import rc_context
 
-    with rc_context(_look()):  # type: ignore[arg-type]
-        figure = _draw(report)
+    with rc_context(look()):  # type: ignore[arg-type]
+        figure = draw()
         data = io.BytesIO()
         figure.savefig(data, format=Path(path).suffix.lower()[1:], dpi=160)
     write_whole(path, data.getvalue())
 
 
-def _look() -> dict[str, Any]:
+def look() -> dict[str, Any]:
     return {
         "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold",
         "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-        "axes.edgecolor": _INK, "axes.labelcolor": _INK, "text.color": _INK,
-        "xtick.color": _INK, "ytick.color": _INK, "axes.grid": True, "grid.color": _FAINT,
+        "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK,
+        "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": FAINT,
         "grid.linewidth": 0.6, "axes.axisbelow": True, "svg.fonttype": "none",
         "lines.linewidth": 1.8, "lines.markersize": 5,
     }  # fmt: skip
@@ -101,7 +118,7 @@ def _draw(report: Report) -> Any:
     figure.draw_without_rendering()  # the places of the axes are final now
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        _label_ends(axes)
+        label_ends(axes)
     return figure
 
 
@@ -146,21 +163,38 @@ def _trips_by_size(axes: Any, records: Sequence[Record]) -> None:
 
 
 def _lines(axes: Any, records: Sequence[Record], value: Callable[[Record], float]) -> None:
-    """One line a contender, log against log; _label_ends writes its name at its end."""
+    lines = []
     for name in dict.fromkeys(record.contender.name for record in records):
         own = sorted(
             (record for record in records if record.contender.name == name),
             key=lambda record: record.size_bytes,
         )
-        colour, naive = _colour(own[0]), own[0].contender.naive
-        xs, ys = [record.size_bytes for record in own], [value(record) for record in own]
-        axes.plot(xs, ys, color=colour, marker="o", linestyle="--" if naive else "-", label=name)
+        points = tuple((record.size_bytes, value(record)) for record in own)
+        lines.append(Line(name, _colour(own[0]), points, dashed=own[0].contender.naive))
+    draw_lines(axes, lines)
+
+
+class Line(NamedTuple):
+    """A figure of one name, by size."""
+
+    name: str
+    colour: str
+    points: tuple[tuple[int, float], ...]
+    """(bytes, value), sorted."""
+    dashed: bool = False
+
+
+def draw_lines(axes: Any, lines: Sequence[Line]) -> None:
+    """Log against log; label_ends writes the names at their ends, a name with _ has none."""
+    for line in lines:
+        xs, ys = [point[0] for point in line.points], [point[1] for point in line.points]
+        style = "--" if line.dashed else "-"
+        axes.plot(xs, ys, color=line.colour, marker="o", linestyle=style, label=line.name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    first, last = min(record.size_bytes for record in records), max(r.size_bytes for r in records)
-    spread = max(2.0, last / first)
-    axes.set_xlim(first / spread**0.05, last * spread**0.22)  # room for the names
-    sizes = sorted({record.size_bytes for record in records})
+    sizes = sorted({size for line in lines for size, _ in line.points})
+    spread = max(2.0, sizes[-1] / sizes[0])
+    axes.set_xlim(sizes[0] / spread**0.05, sizes[-1] * spread**0.22)  # room for the names
     shown = sizes[:: -(-len(sizes) // 7)]
     axes.set_xticks(shown, [show_size(size) for size in shown])
     axes.set_xticks([], minor=True)
@@ -169,7 +203,7 @@ def _lines(axes: Any, records: Sequence[Record], value: Callable[[Record], float
     axes.set_xlabel("message size")
 
 
-def _label_ends(axes: Any) -> None:
+def label_ends(axes: Any) -> None:
     """Names beside the last points, moved apart where they would overlap."""
     lines = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
     for right in {line.get_xdata()[-1] for line in lines}:
@@ -224,10 +258,10 @@ def _dots(axes: Any, records: Sequence[Record]) -> None:
         if name in SEED_C_MS:
             axes.plot(
                 1e9 / SEED_C_MS[name], names.index(name), "d", markerfacecolor="none",
-                markeredgecolor=_INK, markersize=8, zorder=2,
+                markeredgecolor=INK, markersize=8, zorder=2,
             )  # fmt: skip
     _finish_rows(axes, names, lambda number: f"{_short(number)}/s")
-    marks = [(_MARKS[mode], _TITLES[mode], _INK) for mode in modes]
+    marks = [(_MARKS[mode], _TITLES[mode], INK) for mode in modes]
     _legend(axes, [*marks, *([("d", "seed's C, another machine", "none")] * seed)])
 
 
@@ -246,7 +280,7 @@ def _percentiles(axes: Any, records: Sequence[Record]) -> None:
             ha="center", fontsize=8, color=colour,
         )  # fmt: skip
     _finish_rows(axes, names, _show_us)
-    _legend(axes, [(mark, name, _INK) for _, mark, name in _PERCENTILES])
+    _legend(axes, [(mark, name, INK) for _, mark, name in _PERCENTILES])
 
 
 def _rows(records: Sequence[Record], worth: Callable[[list[Record]], float]) -> list[str]:
@@ -272,7 +306,7 @@ def _finish_rows(axes: Any, names: Sequence[str], show: Callable[[float], str]) 
     axes.grid(visible=False, axis="y", which="both")
     axes.xaxis.set_major_formatter(lambda number, _: show(number))
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
-        label.set_color(_COLOURS.get(name.partition("?")[0], _NAIVE_COLOUR))
+        label.set_color(COLOURS.get(name.partition("?")[0], _NAIVE_COLOUR))
         label.set_fontweight("bold")
 
 
@@ -280,7 +314,7 @@ def _legend(axes: Any, marks: Sequence[tuple[str, str, str]]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], linestyle="none", marker=mark, color=_INK, label=text, markersize=7,
+        Line2D([], [], linestyle="none", marker=mark, color=INK, label=text, markersize=7,
                markerfacecolor=fill, markeredgewidth=1.5 if fill == "none" or mark == "|" else 1)
         for mark, text, fill in marks
     ]  # fmt: skip
@@ -304,7 +338,7 @@ def _below(axes: Any) -> Any:
 
 def _colour(record: Record) -> str:
     contender = record.contender
-    return _NAIVE_COLOUR if contender.naive else _COLOURS.get(contender.transport, _INK)
+    return _NAIVE_COLOUR if contender.naive else COLOURS.get(contender.transport, INK)
 
 
 def _show_us(us: float) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from naru.bench.files import write_whole
-from naru.bench.machine import Machine
+from naru.bench.machine import Load, Machine
 from naru.bench.plan import Contender, Gap
 
 __all__ = ["SCHEMA", "Pass", "Record", "Report", "Spread", "read_report", "to_json", "write_report"]
@@ -134,6 +134,9 @@ class Report:
     gaps: list[Gap]
     notes: list[str]
     """What a reader must know: load, lowered counts, losses."""
+    load_before: Load | None = None
+    load_during: Load | None = None
+    """Of others, while it ran."""
 
     def find(self, name: str, mode: str, size_bytes: int) -> Record | None:
         """The record of a contender's name, or None."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -21,7 +22,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import IO, Any
 
-from naru.bench.machine import choose_cores, core_groups, describe, measure_load
+from naru.bench.machine import (
+    choose_cores,
+    core_groups,
+    describe,
+    load_of_others,
+    measure_load,
+    read_cpu_times,
+)
 from naru.bench.plan import RUN_OVERHEAD_S, Gap, Job, Plan, affordable_counts
 from naru.bench.result import SCHEMA, Pass, Record, Report
 from naru.errors import NaruError
@@ -31,6 +39,8 @@ __all__ = ["Progress", "largest_messages", "pick_cores", "run_plan"]
 LEAST_LIMIT_S = 120.0
 LIMIT_PART = 20.0
 """A run that takes so many times as long as predicted is stuck."""
+TRIALS_PART = 0.7
+"""When the trials alone took more of the budget than this, they are what there is."""
 PATIENCE = 1.1
 """How much longer than its budget a run may take for one more repeat."""
 END_S = 5.0
@@ -90,12 +100,16 @@ def run_plan(
     """
     machine = describe()
     said = list(notes or [])
-    warning = measure_load().warning
-    if warning:
-        said.append(warning)
+    before = measure_load()
+    if before.warning:
+        said.append(before.warning)
+    times, own_s = read_cpu_times(), _own_cpu_s()
     with _Host() as host:
         run = _Run(host, plan, cores, wait, progress)
         repeats = run.go()
+    during = load_of_others(times, read_cpu_times(), _own_cpu_s() - own_s)
+    if during.warning and not before.warning:
+        said.append(f"while it ran, {during.warning}")
     records = run.records
     return Report(
         schema=SCHEMA,
@@ -108,7 +122,15 @@ def run_plan(
         records=records,
         gaps=[*plan.gaps, *run.gaps],
         notes=[*said, *_lowered(records, plan, repeats), *_losses(records)],
+        load_before=before,
+        load_during=during,
     )
+
+
+def _own_cpu_s() -> float:
+    """Of this process, and of all that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _lowered(records: list[Record], plan: Plan, repeats: int) -> list[str]:
@@ -144,6 +166,7 @@ class _Work:
     asked: int
     ns_per_message: float = 1000.0
     overhead_s: float = RUN_OVERHEAD_S
+    trial: Pass | None = None
     passes: list[Pass] = field(default_factory=list)
     gap: Gap | None = None
 
@@ -171,6 +194,8 @@ class _Run:
         budget_s = self._plan.budget_s
         if budget_s is not None:
             self._try_out()
+            if time.monotonic() - began_s > TRIALS_PART * budget_s:
+                return self._settle_for_trials()
             self._fit(budget_s - (time.monotonic() - began_s))
         total_s = sum(work.predicted_s for work in self._works) * self._plan.repeats
         done_s = 0.0
@@ -200,8 +225,17 @@ class _Run:
             began_s = time.monotonic()
             found = self._ask(work, work.job.trial_count, partial(self._progress, 0.0, name))
             if found:
+                work.trial = Pass(**found)
                 work.ns_per_message = found["seconds"] * 1e9 / work.job.trial_count
                 work.overhead_s = time.monotonic() - began_s - found["seconds"]
+
+    def _settle_for_trials(self) -> int:
+        """No time is left for more: the machine is too slow, or too busy, for this budget."""
+        for work in self._works:
+            if work.trial is not None:
+                work.job = replace(work.job, count=work.job.trial_count)
+                work.passes.append(work.trial)
+        return 1
 
     def _fit(self, budget_s: float) -> None:
         works = [work for work in self._works if work.gap is None]

@@ -14,6 +14,7 @@ from naru.bench import loops
 from naru.bench.ends import End, Place
 from naru.bench.meeting import RECEIVER, SENDER, Meeting, Span, Stopwatch
 from naru.bench.payloads import Payloads
+from naru.bench.plan import TRIP_MODES
 from naru.errors import CorruptedError
 
 __all__ = ["TRIP_SHARES", "run_side"]
@@ -38,11 +39,11 @@ def run_side(place: Place, side: int, job: dict[str, Any], meeting: Meeting) -> 
     they took.
     """
     load = Payloads(job["size_bytes"])
-    two_way = job["mode"] == "round-trip"
+    two_way = job["mode"] in TRIP_MODES
     end = place.open(side, two_way)
     try:
         if two_way:
-            return _run_trips(end, side, job["count"], load, meeting)
+            return _run_trips(end, side, job["mode"], job["count"], load, meeting)
         if side == SENDER:
             return _run_sender(end, job["mode"], job["count"], load, meeting)
         return _run_receiver(end, job["mode"], job["count"], load, meeting)
@@ -106,12 +107,19 @@ def _receive(
     return count, None
 
 
-def _run_trips(end: End, side: int, total: int, load: Payloads, meeting: Meeting) -> dict[str, Any]:
+def _run_trips(
+    end: End, side: int, mode: str, total: int, load: Payloads, meeting: Meeting
+) -> dict[str, Any]:
     times_ns: list[int] = []
     for count in _passes(total):
         meeting.meet(side)
         watch = Stopwatch()
-        if side == SENDER:
+        if mode == "batch-trip":
+            if side == SENDER:
+                times_ns = loops.make_batch_trips(end.send_many, end.receive_many, load, count)
+            else:
+                loops.echo_batches(end.send_many, end.receive_many, load, count)
+        elif side == SENDER:
             times_ns = loops.make_trips(end.send, end.receive, load, count)
         else:
             loops.echo(end.send, end.receive, count)

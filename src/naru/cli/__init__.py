@@ -1,7 +1,8 @@
 """The command `naru`.
 
     program     the group of commands; exit codes, one-line errors, signals
-    bench send receive echo transports        one command each, imported when it is called
+    bench probe choose                        one command each, imported when it is called
+    send receive echo transports
     framing     stdin to messages and messages to text   (pure)
     streams     standard input and output, as bytes
     opening     finding the other side, with a word to whoever waits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +14,7 @@ from naru.bench import plan
 from naru.bench.files import check_target
 from naru.cli.progress import WorkMeter
 from naru.cli.streams import write_output
-from naru.cli.values import CORES, SECONDS, SIZE
+from naru.cli.values import CORES, SECONDS, SIZES, listed
 from naru.settings import settings_for
 from naru.transports import NAMES
 
@@ -26,27 +26,6 @@ __all__ = ["command", "contenders_for"]
 DEFAULT_REPEATS = 3
 DEFAULT_BUDGET_S = 100.0
 
-Callback = Callable[[click.Context, click.Parameter, Sequence[str]], list[str]]
-
-
-def _listed(*known: str) -> Callback:
-    """For an option that may come several times, each time with values between commas."""
-
-    def split(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> list[str]:
-        values = [value.strip() for text in texts for value in text.split(",")]
-        for value in values:
-            if known and value not in known:
-                shown = ", ".join(known)
-                raise click.BadParameter(f"{value!r} is none of {shown}", context, option)
-        return list(dict.fromkeys(values))
-
-    return split
-
-
-def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> list[int]:
-    listed = _listed()(context, option, texts)
-    return list(dict.fromkeys(SIZE.convert(text, option, context) for text in listed))
-
 
 @click.command("bench", short_help="Measure every transport of this machine, side by side.")
 @click.option(
@@ -54,7 +33,7 @@ def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]
     "transports",
     multiple=True,
     metavar="NAME[,NAME]",
-    callback=_listed(),
+    callback=listed(),
     help=f"Of {', '.join(NAMES)}; with options such as shm?capacity_bytes=16MiB. Default: "
     f"{','.join(plan.SEED_TRANSPORTS)}.",
 )
@@ -63,7 +42,7 @@ def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]
     "sizes",
     multiple=True,
     metavar="SIZE[,SIZE]",
-    callback=_sizes,
+    callback=SIZES,
     help="Bytes of a message, such as 64,1KiB,64KiB. Default: 1KiB.",
 )
 @click.option(
@@ -71,7 +50,7 @@ def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]
     "modes",
     multiple=True,
     metavar="MODE[,MODE]",
-    callback=_listed(*plan.MODES, "all"),
+    callback=listed(*plan.MODES, "all"),
     help=f"Of {', '.join(plan.MODES)}, all. Default: {','.join(plan.DEFAULT_MODES)}.",
 )
 @click.option(

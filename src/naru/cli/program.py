@@ -29,7 +29,9 @@ __all__ = ["COMMANDS", "run"]
 
 COMMANDS: Mapping[str, str] = {
     "bench": "Measure every transport of this machine, side by side.",
+    "choose": "Which transport is the best for these needs, and why.",
     "echo": "Listen, and send every message back.",
+    "probe": "Measure this machine, for naru choose.",
     "receive": "Messages to standard output.",
     "send": "Standard input to messages.",
     "transports": "What each transport can, on this machine.",

@@ -6,13 +6,16 @@ Must not know: commands.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from naru.bench.plan import parse_size
+from naru.sizes import parse_size
 
-__all__ = ["CORES", "SECONDS", "SIZE"]
+__all__ = ["CORES", "SECONDS", "SIZE", "SIZES", "listed"]
+
+Callback = Callable[[click.Context, click.Parameter, Sequence[str]], list[Any]]
 
 
 class _Seconds(click.ParamType):  # type: ignore[type-arg]
@@ -56,3 +59,25 @@ class _Cores(click.ParamType):  # type: ignore[type-arg]
 
 
 SECONDS, SIZE, CORES = _Seconds(), _Size(), _Cores()
+
+
+def listed(*known: str) -> Callback:
+    """For an option that may come several times, each time with values between commas."""
+
+    def split(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> list[str]:
+        values = [value.strip() for text in texts for value in text.split(",")]
+        for value in values:
+            if known and value not in known:
+                shown = ", ".join(known)
+                raise click.BadParameter(f"{value!r} is none of {shown}", context, option)
+        return list(dict.fromkeys(values))
+
+    return split
+
+
+def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]) -> list[int]:
+    found = listed()(context, option, texts)
+    return list(dict.fromkeys(SIZE.convert(text, option, context) for text in found))
+
+
+SIZES: Callback = _sizes
