@@ -23,7 +23,7 @@ struct nr_mover {
     struct nr_endpoint *asleep[2];     /* whom fall_asleep() prepared; its waiter's own */
     struct nr_endpoint *next;          /* prepared, not yet in use by both directions; or NULL */
     struct nr_endpoint *graveyard;     /* no longer in use; a waiting thread may look at them */
-    bool turning;  /* no new message goes on the old connection any more */
+    bool turning;  /* no new message begins on the old connection any more */
     bool agreed;   /* the peer has prepared, too */
     bool doubtful; /* receiving has turned before that was known, and nothing has come since */
     bool lent;     /* messages are out in place, in the memory of at[NR_RECEIVE] */
@@ -117,7 +117,6 @@ static int turn_sending(struct nr_mover *m)
         return 0;
     if (m->base.outbox.active || old->send_begun)
         return -EAGAIN; /* in the middle of a message */
-    m->turning = true;
     if (nr_endpoint_take_leave(old) == -EAGAIN)
         return -EAGAIN;
     atomic_store_explicit(&m->at[NR_SEND], m->next, memory_order_release); /* or the peer is dead */
@@ -155,6 +154,7 @@ int nr_mover_turn(struct nr_endpoint *e)
         return 0;
     m->agreed = true;
     m->doubtful = false;
+    m->turning = at(m, NR_SEND) != m->next;
     if (m->base.outbox.active)
         (void)nr_endpoint_flush(e);
     return turn_sending(m);

@@ -8,6 +8,7 @@
     shm://jobs               shm:///run/jobs      a name in the runtime directory, or a path
     mq:///jobs
     tcp://127.0.0.1:7000     udp://[::1]:7000
+    auto://jobs              auto:///run/jobs     whatever is the best way there
     <any of them>?wait=spin&max_message_bytes=1MiB
 
 Holds: the grammar, and the limits that the kernel sets to names (unix(7), mq_overview(7)).
@@ -44,13 +45,14 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "mq": "mq:///jobs",
         "tcp": "tcp://127.0.0.1:7000",
         "udp": "udp://127.0.0.1:7000",
+        "auto": "auto://jobs or auto:///run/jobs",
     }
 )
 TRANSPORTS: tuple[str, ...] = tuple(EXAMPLES)
 PAIR_TRANSPORTS: tuple[str, ...] = ("shm", "unix", "pipe", "tcp", "udp")
 
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_SHM_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_RENDEZVOUS_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 _HOST_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")  # resolvers read such a last label as IPv4
@@ -287,13 +289,25 @@ def _read_unix(text: str, rest: str) -> dict[str, Any]:
 
 
 def _read_shm(text: str, rest: str) -> dict[str, Any]:
-    part = _after_slashes(text, rest, "shm")
+    return _read_rendezvous(text, rest, "shm")
+
+
+def _read_auto(text: str, rest: str) -> dict[str, Any]:
+    return _read_rendezvous(text, rest, "auto")
+
+
+def _read_rendezvous(text: str, rest: str, transport: str) -> dict[str, Any]:
+    part = _after_slashes(text, rest, transport)
     if part.startswith("/"):
-        return {"path": _read_path(text, part, "shm", SOCKET_PATH_LIMIT_BYTES)}
-    name = _decode(text, part, "shm", strict=True)
-    if not _SHM_NAME.fullmatch(name):
+        return {"path": _read_path(text, part, transport, SOCKET_PATH_LIMIT_BYTES)}
+    name = _decode(text, part, transport, strict=True)
+    if not _RENDEZVOUS_NAME.fullmatch(name):
         allowed = "1 to 100 of A-Z a-z 0-9 . _ - and does not begin with '.'"
-        _refuse(text, f"a shm name has {allowed}", "shm")
+        _refuse(
+            text,
+            f"{'an' if transport == 'auto' else 'a'} {transport} name has {allowed}",
+            transport,
+        )
     return {"name": name}
 
 
@@ -389,5 +403,6 @@ _PLACES: Mapping[str, Callable[[str, str], dict[str, Any]]] = MappingProxyType(
         "mq": _read_mq,
         "tcp": _read_tcp,
         "udp": _read_udp,
+        "auto": _read_auto,
     }
 )

@@ -21,6 +21,7 @@ from naru.address import Address, shorten
 from naru.errors import BadAddressError
 
 __all__ = [
+    "AutoSettings",
     "FifoSettings",
     "MqSettings",
     "PipeSettings",
@@ -110,6 +111,14 @@ def _read_uids(text: str) -> tuple[int, ...] | Literal["*"] | None:
     if not all(_WHOLE.fullmatch(item) and int(item) <= UID_LIMIT for item in items):
         return None
     return tuple(sorted({int(item) for item in items}))
+
+
+def _words(*known: str) -> _Parser:
+    def read(text: str) -> tuple[str, ...] | None:
+        words = text.split(",")
+        return tuple(words) if set(words) <= set(known) and len(set(words)) == len(words) else None
+
+    return _Parser(read, "one or more of " + ", ".join(known) + ", with commas")
 
 
 _FLAG = _Parser(lambda text: {"0": False, "1": True}.get(text), "0 or 1")
@@ -269,6 +278,37 @@ class ShmSettings(_Guarded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AutoSettings(_Guarded):
+    """``auto://name``, ``auto:///path``"""
+
+    transport: ClassVar[str] = "auto"
+
+    capacity_bytes: int = _capacity(
+        2**31 - 1,
+        "Size of each ring (shm) and of each pipe, rounded up to whole pages.",
+        round_to=mmap.PAGESIZE,
+    )
+    transports: tuple[str, ...] = _option(
+        ("shm", "unix", "pipe", "tcp"),
+        _words("shm", "unix", "pipe", "tcp"),
+        "What may be chosen; both sides must have it.",
+        shown="shm,unix,pipe,tcp",
+    )
+    needs: tuple[str, ...] = _option(
+        (),
+        _words("descriptors", "in-place"),
+        "What the chosen transport must be able to do.",
+        shown="nothing",
+    )
+    moves: bool = _option(
+        True,
+        _FLAG,
+        "The channel may move to a better transport while it runs (both sides must agree).",
+        shown="1",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MqSettings(Settings):
     """``mq:///name``"""
 
@@ -345,6 +385,7 @@ _KINDS: tuple[type[Settings], ...] = (
     MqSettings,
     TcpSettings,
     UdpSettings,
+    AutoSettings,
 )
 _BY_TRANSPORT: Mapping[str, type[Settings]] = MappingProxyType(
     {kind.transport: kind for kind in _KINDS}

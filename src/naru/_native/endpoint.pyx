@@ -159,6 +159,11 @@ cdef class Endpoint:
     # ---- facts ----
 
     @property
+    def _place(self):
+        """What belongs to this end besides its connection; None after close()."""
+        return self.place
+
+    @property
     def closed(self):
         """True after close(), and for a copy that belongs to another process."""
         cdef uint32_t state = nr_endpoint_state(self.core)

@@ -77,6 +77,10 @@ class Place:
         self.passes_fds = passes_fds
         self._closers = list(closers)
 
+    def add_closer(self, closer: Callable[[], object]) -> None:
+        """Runs before those that are here already."""
+        self._closers.append(closer)
+
     def close(self) -> None:
         """Runs every closer once, the last errors of which come out."""
         while self._closers:

@@ -16,9 +16,11 @@ import stat
 from collections.abc import Callable
 
 from naru.errors import NameTakenError, from_os_error
-from naru.runtime import NameLock
+from naru.runtime import NameLock, runtime_directory
 
-__all__ = ["OwnedName", "bind_path", "unlink_if"]
+__all__ = ["OwnedName", "bind_path", "rendezvous_path", "unlink_if"]
+
+SUN_PATH_BYTES = 107
 
 
 class OwnedName:
@@ -61,6 +63,17 @@ def unlink_if(path: str, identity: tuple[int, int]) -> None:
     status = os.lstat(path)
     if (status.st_dev, status.st_ino) == identity:
         os.unlink(path)
+
+
+def rendezvous_path(kind: str, name: str) -> str:
+    """Where the socket of a name of this kind lies; always short enough for sun_path."""
+    path = os.fspath(runtime_directory() / f"{kind}.{name}")
+    if len(os.fsencode(path)) <= SUN_PATH_BYTES:
+        return path
+    import hashlib
+
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return os.fspath(runtime_directory() / f"{kind}~{digest}")
 
 
 def bind_path(

@@ -53,6 +53,11 @@ def set_capacity(fd: int, capacity_bytes: int, address: Address) -> None:
 
 def pair(address: Address) -> tuple[Channel, Channel]:
     """Two ends, joined by one pipe in each direction."""
+    return make_pair(address, pair_fds(address))
+
+
+def pair_fds(address: Address) -> tuple[list[int], list[int]]:
+    """What open_pair_end() takes, for either end."""
     settings = PipeSettings.from_address(address)
     try:
         down_out, down_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -72,7 +77,7 @@ def pair(address: Address) -> tuple[Channel, Channel]:
         for fd in (down_out, down_in, up_out, up_in):
             os.close(fd)
         raise
-    return make_pair(address, ends)
+    return ends
 
 
 def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:

@@ -22,7 +22,6 @@ from naru._native.opening import has_barrier, open_shm
 from naru._native.system import create_segment, eventfd
 from naru.address import Address
 from naru.errors import LimitError, NoSpaceError, NotPermittedError, ProtocolError, from_os_error
-from naru.runtime import runtime_directory
 from naru.settings import ShmSettings
 from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
@@ -31,7 +30,7 @@ from naru.transports.door import Welcome, finish
 from naru.transports.fan_in import open_receiver, start_listening
 from naru.transports.listener import Listener
 from naru.transports.memory import check_headroom
-from naru.transports.names import bind_path
+from naru.transports.names import bind_path, rendezvous_path
 from naru.transports.pairs import make_pair
 from naru.transports.unix import peer_of
 
@@ -115,24 +114,13 @@ def _bind(address: Address, settings: ShmSettings) -> tuple[socket.socket, Any]:
         if address.path:
             name = bind_path(sock, address.path, settings.mode, "shm.listen", address)
         else:
-            path = _socket_path(str(address.name))
+            path = rendezvous_path("shm", str(address.name))
             name = bind_path(sock, path, settings.mode, "shm.listen", address)
         start_listening(sock, settings.backlog, "shm.listen", address, name.close)
     except BaseException:
         sock.close()
         raise
     return sock, name.close
-
-
-def _socket_path(name: str) -> str:
-    """Where a name's socket lies; always short enough for sun_path."""
-    path = os.fspath(runtime_directory() / f"shm.{name}")
-    if len(os.fsencode(path)) <= 107:
-        return path
-    import hashlib
-
-    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-    return os.fspath(runtime_directory() / f"shm~{digest}")
 
 
 def _welcome(
@@ -257,7 +245,7 @@ def _reach(
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.setblocking(False)
-        sock.connect(address.path or _socket_path(str(address.name)))
+        sock.connect(address.path or rendezvous_path("shm", str(address.name)))
         peer = peer_of(sock)
         if not settings.permits(peer.uid, os.geteuid()):
             raise NotPermittedError(
@@ -310,6 +298,11 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
 
 
 def pair(address: Address) -> tuple[Channel, Channel]:
+    return make_pair(address, pair_fds(address))
+
+
+def pair_fds(address: Address) -> tuple[list[int], list[int]]:
+    """What open_pair_end() takes, for either end."""
     settings = ShmSettings.from_address(address)
     connection = Connection.create(
         settings.capacity_bytes, settings.capacity_bytes, address, NO_RING
@@ -322,15 +315,30 @@ def pair(address: Address) -> tuple[Channel, Channel]:
     except OSError as error:
         close_all([*connection.fds, *other])
         raise from_os_error(error, "shm.pair", address) from error
-    return make_pair(address, ([*connection.fds, a.detach()], [*other, b.detach()]))
+    return [*connection.fds, a.detach()], [*other, b.detach()]
 
 
 def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
     """One end from the connection's descriptors and the lifeline; pickle needs the segment's."""
+    peer = Peer(os.getpid(), os.geteuid(), os.getegid())
+    return _open_end(address, index, fds, not has_barrier(), peer, keep_segment=True)
+
+
+def open_sent_end(
+    address: Address, index: int, fds: list[int], fences: bool, peer: Peer | None
+) -> Channel:
+    """The same for an end whose descriptors came from, or went to, another process."""
+    _check_bells(fds[1:5], address)
+    return _open_end(address, index, fds, fences, peer, keep_segment=False)
+
+
+def _open_end(
+    address: Address, index: int, fds: list[int], fences: bool, peer: Peer | None, *,
+    keep_segment: bool,
+) -> Channel:  # fmt: skip
     settings = ShmSettings.from_address(address)
     *connection, lifeline = fds
-    peer = Peer(os.getpid(), os.geteuid(), os.getegid())
     end: Channel = Connection(connection).open(
-        Channel, settings, index, not has_barrier(), lifeline, address, peer, keep_segment=True
+        Channel, settings, index, fences, lifeline, address, peer, keep_segment=keep_segment
     )
     return end

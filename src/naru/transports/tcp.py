@@ -222,7 +222,13 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
 
 
 def pair(address: Address) -> tuple[Channel, Channel]:
-    """A connection over loopback; the accepted side is checked to be the connecting one."""
+    """A connection over loopback."""
+    return make_pair(address, pair_fds(address))
+
+
+def pair_fds(address: Address) -> tuple[list[int], list[int]]:
+    """What open_pair_end() takes, for either end. The accepted side is checked to be the connecting
+    one."""
     settings = TcpSettings.from_address(address)
     with contextlib.ExitStack() as until_made:
         try:
@@ -242,8 +248,7 @@ def pair(address: Address) -> tuple[Channel, Channel]:
                 f'tcp.pair "{address}": another process connected first', operation="tcp.pair",
                 address=address,
             )  # fmt: skip
-        fds = [a.detach()], [b.detach()]
-    return make_pair(address, fds)
+        return [a.detach()], [b.detach()]
 
 
 def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:

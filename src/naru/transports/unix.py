@@ -190,12 +190,17 @@ def sender(address: Address, timeout_s: float | None) -> Sender:
 
 
 def pair(address: Address) -> tuple[Channel, Channel]:
+    return make_pair(address, pair_fds(address))
+
+
+def pair_fds(address: Address) -> tuple[list[int], list[int]]:
+    """What open_pair_end() takes, for either end."""
     UnixSettings.from_address(address)
     try:
         a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
         raise from_os_error(error, "unix.pair", address) from error
-    return make_pair(address, ([a.detach()], [b.detach()]))
+    return [a.detach()], [b.detach()]
 
 
 def open_pair_end(address: Address, index: int, fds: list[int]) -> Channel:
