@@ -296,7 +296,7 @@ class AutoSettings(_Guarded):
     )
     needs: tuple[str, ...] = _option(
         (),
-        _words("descriptors", "in-place"),
+        _words("fds", "in-place"),
         "What the chosen transport must be able to do.",
         shown="nothing",
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,14 @@ def _pair(transport: str, **options: object) -> TransportUnderTest:
     )
 
 
-def _conversation(name: str, pattern: str, **options: object) -> TransportUnderTest:
+def _conversation(
+    name: str, pattern: str, *, keep_moving: bool = False, **options: object
+) -> TransportUnderTest:
     transport = pattern.partition(":")[0]
+    traits = _traits(str(options.get("transports", "shm")) if transport == "auto" else transport)
     address = _with_options(pattern, **_options(transport), **options)
+    if keep_moving:
+        traits |= {"descriptors": False, "in_place": False}
 
     def make_listener() -> naru.Listener:
         return naru.listen(_fresh(address))
@@ -74,14 +81,14 @@ def _conversation(name: str, pattern: str, **options: object) -> TransportUnderT
         return naru.connect(listener.address)
 
     def make_channel_pair() -> tuple[naru.Channel, naru.Channel]:
-        import threading
-
         with make_listener() as listener:
             made: list[naru.Channel] = []
             connecting = threading.Thread(target=lambda: made.append(make_connection(listener)))
             connecting.start()
             accepted = listener.accept(timeout_s=10)
             connecting.join()
+            if keep_moving:
+                _start_moving(accepted)
             return made[0], accepted
 
     return TransportUnderTest(
@@ -89,8 +96,26 @@ def _conversation(name: str, pattern: str, **options: object) -> TransportUnderT
         make_channel_pair=make_channel_pair,
         make_listener=make_listener,
         make_connection=make_connection,
-        **_traits(transport),
+        **traits,
     )
+
+
+def _start_moving(channel: Any) -> None:
+    conversation = channel._place.conversation
+    mover = threading.Thread(target=_move_about, args=(conversation,), daemon=True)
+    mover.start()
+    channel._place.add_closer(lambda: (conversation.close(), mover.join()))
+
+
+def _move_about(conversation: Any) -> None:
+    """From one transport to the next, for as long as the channel is open."""
+    rounds = itertools.cycle(["unix", "pipe", "tcp", "shm"])
+    target = next(rounds)
+    while not conversation.closed:
+        if conversation.offer(target):
+            target = next(rounds)
+        # There is no event for "the move is over"; a test decides how often this turns.
+        time.sleep(0.001)
 
 
 def _fan_in(name: str, pattern: str, **options: object) -> TransportUnderTest:
@@ -116,6 +141,11 @@ SUBJECTS = [
     _pair("udp"),
     _pair("unix", framing="raw"),
     _conversation("shm", "shm://t{n}"),
+    _conversation("auto", "auto://t{n}"),
+    _conversation("auto-unix", "auto://t{n}", transports="unix"),
+    _conversation("auto-pipe", "auto://t{n}", transports="pipe"),
+    _conversation("auto-tcp", "auto://t{n}", transports="tcp"),
+    _conversation("auto-moving", "auto://t{n}", keep_moving=True),
     _conversation("unix-path", "unix://{d}/t{n}.sock"),
     _conversation("unix-abstract", "unix:@naru-test-{n}"),
     _conversation("tcp4", "tcp://127.0.0.1:0"),

@@ -51,15 +51,18 @@ def make(address: Address) -> tuple[list[int], list[int]]:
 
 
 def open_end(
-    address: Address, index: int, fds: Sequence[int], fences: bool, peer: Peer | None
-) -> Channel:
+    address: Address, index: int, fds: Sequence[int], fences: bool, peer: Peer | None, *,
+    lost: bool = False,
+) -> Channel:  # fmt: skip
     """One end. Takes the descriptors over, also when this fails.
 
     Raises:
         ProtocolError: they are not what this transport's descriptors are.
-        LimitError, NoSpaceError, CorruptedError.
+        LimitError: they were lost on their way; NoSpaceError, CorruptedError.
     """
     try:
+        if lost:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         _check_kinds(address, fds)
         transport = load(address.transport)
         if address.transport == "shm":

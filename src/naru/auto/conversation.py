@@ -189,12 +189,12 @@ class Conversation:
 
     # ---- following, and both ----
 
-    def _hear(self, word: Word, fds: list[int]) -> None:
+    def _hear(self, word: Word, fds: list[int], lost: bool) -> None:
         channel = self._channel() if self._channel else None
         if channel is None or channel.closed:
             carriers.close_all(fds)
         elif isinstance(word, Offer) and self._judge is None and self._state is State.RESTING:
-            self._prepare(channel, word, fds)
+            self._prepare(channel, word, fds, lost)
         elif (
             isinstance(word, Answer)
             and not fds
@@ -206,13 +206,13 @@ class Conversation:
             carriers.close_all(fds)
             raise ProtocolError("auto: the other side said what is not its turn to say")
 
-    def _prepare(self, channel: AutoChannel, offer: Offer, fds: list[int]) -> None:
+    def _prepare(self, channel: AutoChannel, offer: Offer, fds: list[int], lost: bool) -> None:
         if offer.transport not in carriers.CARRIERS or is_moving(channel):
             carriers.close_all(fds)
             raise ProtocolError("auto: an offer that cannot be")
         try:
             address = self._address_for(offer.transport)
-            following = carriers.open_end(address, 1, fds, offer.fences, self._peer)
+            following = carriers.open_end(address, 1, fds, offer.fences, self._peer, lost=lost)
         except (NaruError, OSError) as error:
             answer = Answer(number=offer.number, prepared=False, why=str(error)[:1000])
             send_word(self.control, answer)

@@ -21,11 +21,12 @@ from naru.auto import carriers
 from naru.auto.channels import AutoChannel, AutoPlace, Selection
 from naru.auto.conversation import Conversation
 from naru.auto.judgement import Judge
-from naru.auto.packets import receive_word, send_word
+from naru.auto.packets import Received, receive_word, send_word
 from naru.auto.ranking import Ranking
 from naru.auto.watcher import watch
-from naru.auto.words import VERSION, Answer, Offer, Refusal, Wish, Word, shorten_reasons
+from naru.auto.words import VERSION, Answer, Offer, Refusal, Wish, shorten_reasons
 from naru.errors import (
+    LimitError,
     NaruError,
     NotPermittedError,
     ProtocolError,
@@ -43,7 +44,7 @@ from naru.transports.unix import peer_of
 
 __all__ = ["connect", "listen"]
 
-Hearing = Generator[None, None, tuple[Word, list[int]]]
+Hearing = Generator[None, None, Received]
 
 
 def _place_of(address: Address) -> str:
@@ -92,7 +93,10 @@ def _open_channel(
         raise
     conversation.attach(channel)
     if moves:
-        watch(conversation)
+        try:
+            watch(conversation)
+        except LimitError:  # no descriptor, no thread: it stays where it is
+            conversation.close()
     return channel
 
 
@@ -162,7 +166,7 @@ class _Offerer:
                 send_word(self._sock, word, theirs)
             finally:
                 carriers.close_all(theirs)
-            answer, fds = yield from _hear(self._sock, self._address)
+            answer, fds, _ = yield from _hear(self._sock, self._address)
             if not isinstance(answer, Answer) or fds or answer.number != number:
                 _not_its_turn("auto.accept", self._address, fds)
         except BaseException:
@@ -199,7 +203,7 @@ def listen(address: Address) -> Listener:
 
     def welcome(guest: socket.socket) -> Generator[None, None, Any]:
         peer = peer_of(guest)
-        wish, fds = yield from _hear(guest, address)
+        wish, fds, _ = yield from _hear(guest, address)
         if not isinstance(wish, Wish) or fds:
             _not_its_turn("auto.accept", address, fds)
         if not settings.permits(peer.uid, os.geteuid()):
@@ -218,7 +222,7 @@ def _accept_offers(
 ) -> Generator[None, None, tuple[Offer, Channel]]:
     """The first offer that can be opened here."""
     while True:
-        word, fds = yield from _hear(sock, address)
+        word, fds, lost = yield from _hear(sock, address)
         if isinstance(word, Refusal) and not fds:
             _raise_refusal(word, address)
         if not isinstance(word, Offer) or word.transport not in settings.transports:
@@ -227,7 +231,7 @@ def _accept_offers(
             word.transport, settings, word.capacity_bytes, word.max_message_bytes
         )
         try:
-            end = carriers.open_end(inner, 1, fds, word.fences, peer)
+            end = carriers.open_end(inner, 1, fds, word.fences, peer, lost=lost)
         except NaruError as error:
             send_word(sock, Answer(number=word.number, prepared=False, why=str(error)[:1000]))
             continue

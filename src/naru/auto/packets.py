@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import array
 import errno
-import os
 import socket
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from naru.auto.carriers import close_all
 from naru.auto.words import PACKET_BYTES, Word, pack, unpack
-from naru.errors import PeerGoneError, from_os_error
+from naru.errors import PeerGoneError
 
-__all__ = ["receive_word", "send_word"]
+__all__ = ["Received", "receive_word", "send_word"]
 
 MOST_FDS = 16
 
@@ -28,12 +28,22 @@ def send_word(sock: socket.socket, word: Word, fds: Sequence[int] = ()) -> None:
         sock.send(pack(word))
 
 
-def receive_word(sock: socket.socket, address: object) -> tuple[Word, list[int]] | None:
-    """The next word and its descriptors, close-on-exec; None when there is none yet.
+class Received(NamedTuple):
+    """A packet that came."""
+
+    word: Word
+    fds: list[int]
+    """Close-on-exec, the receiver's to close."""
+    lost: bool
+    """This process had no free number for all of them: none is kept."""
+
+
+def receive_word(sock: socket.socket, address: object) -> Received | None:
+    """The next word; None when there is none yet.
 
     Raises:
         PeerGoneError: the other side has closed.
-        ProtocolError: it said something else. LimitError: its descriptors found no free number.
+        ProtocolError: it said something else.
     """
     room = socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize)
     try:
@@ -50,10 +60,11 @@ def receive_word(sock: socket.socket, address: object) -> tuple[Word, list[int]]
                 f'auto "{address}": the other side has closed', errno=errno.EPIPE,
                 operation="auto", address=address,
             )  # fmt: skip
-        if flags & socket.MSG_CTRUNC:
-            number = errno.EMFILE if len(fds) < MOST_FDS else errno.EPROTO
-            raise from_os_error(OSError(number, os.strerror(number)), "auto", address)
-        return unpack(data), list(fds)
+        word = unpack(data)
     except BaseException:
         close_all(list(fds))
         raise
+    if flags & socket.MSG_CTRUNC:
+        close_all(list(fds))
+        return Received(word, [], lost=True)
+    return Received(word, list(fds), lost=False)

@@ -6,6 +6,7 @@ moves under way. Must not know: what a conversation does when it is called.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -13,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from naru._native.system import eventfd
+from naru.errors import LimitError
 
 if TYPE_CHECKING:
     from naru.auto.conversation import Conversation
@@ -35,9 +37,19 @@ class _Watcher:
                 self._bell = eventfd(address="auto")
             self._conversations[conversation.control.fileno()] = conversation
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="naru-auto", daemon=True)
-                self._thread.start()
+                self._start()
             os.eventfd_write(self._bell, 1)
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="naru-auto", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # "can't start new thread"
+            self._thread = None
+            self._conversations.clear()
+            os.close(self._bell)
+            self._bell = -1
+            raise LimitError(f"auto: {error}", errno=errno.EAGAIN, operation="auto") from error
 
     def remove(self, conversation: Conversation) -> None:
         with self._lock:
@@ -45,13 +57,15 @@ class _Watcher:
             if self._conversations.get(fd) is conversation:
                 del self._conversations[fd]
                 os.eventfd_write(self._bell, 1)
+                if not self._conversations:  # the thread has been woken, and ends
+                    os.close(self._bell)
+                    self._bell = -1
 
     def _run(self) -> None:
         while True:
             with self._lock:
                 if not self._conversations:
-                    os.close(self._bell)
-                    self._bell, self._thread = -1, None
+                    self._thread = None
                     return
                 poll = select.poll()
                 poll.register(self._bell, select.POLLIN)
@@ -62,8 +76,8 @@ class _Watcher:
             pause_s = wake_at_s - time.monotonic()
             events = poll.poll(max(0.0, pause_s) * 1000 if pause_s < 1e9 else None)
             with self._lock:
-                if bell in (fd for fd, _ in events):
-                    os.eventfd_read(bell)
+                if bell == self._bell and bell in (fd for fd, _ in events):
+                    self._silence_bell()
                 woken = [self._conversations.get(fd) for fd, _ in events]
                 late = list(self._conversations.values())
             for conversation in woken:
@@ -76,6 +90,12 @@ class _Watcher:
             # Or the last one would live on while this thread sleeps.
             del woken, late
             conversation = None
+
+    def _silence_bell(self) -> None:
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            pass  # the ring was that of an earlier bell, which had the same number
 
     def close_in_child(self) -> None:
         for conversation in self._conversations.values():

@@ -20,8 +20,8 @@ from naru.testing.descriptors import open_descriptors
 
 __all__ = ["Inventory"]
 
-# One timer thread serves all ends of a process and may outlive the last of them by a beat.
-LASTING_THREADS = frozenset({"naru-heartbeat"})
+# Threads of a process, not of an end: they may outlive the last end that they served by a moment.
+LASTING_THREADS = frozenset({"naru-auto", "naru-heartbeat", "naru-outbox"})
 
 
 @dataclass(frozen=True, slots=True)
