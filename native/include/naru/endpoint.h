@@ -160,8 +160,8 @@ struct nr_endpoint {
     int send_error;                /* with send_begun: it was broken off, nothing can follow it */
     bool leaving, goodbye_said;    /* close() has begun: no new messages, the rest goes out */
     uint32_t max_message_bytes;
-    uint64_t check_interval_ns;
-    bool ready_is_cheap;           /* as its ops say; a mover's changes with its connection */
+    _Atomic uint64_t check_interval_ns; /* read by who waits */
+    _Atomic bool ready_is_cheap;   /* as its ops say; a mover's changes with its connection */
     struct nr_endpoint *inner;     /* what carries the messages that this one sends; mostly NULL */
     size_t wanted_bytes;           /* room that the waiting send needs (ring) */
     const struct nr_allocator *allocator;
