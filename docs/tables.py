@@ -101,7 +101,7 @@ def option_table(transport: str) -> str:
     common = [row for row in of_each["pipe"] if all(row in rows for rows in of_each.values())]
     chosen = common
     if transport != "all":
-        chosen = [row for row in of_each[transport] if row not in common]
+        chosen = [row for row in options_table(transport) if row not in common]
     rows = [
         [f"`{name}`", default if " " in default else f"`{default}`", doc.replace("|", "\\|")]
         for name, default, doc in chosen

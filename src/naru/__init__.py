@@ -59,6 +59,7 @@ from naru.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from naru.address import Address, parse
+    from naru.auto.channels import AutoChannel, Selection
     from naru.choosing.front import choose
     from naru.choosing.needs import Needs
     from naru.choosing.policy import Choice
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Address",
+    "AutoChannel",
     "BadAddressError",
     "Batch",
     "Channel",
@@ -88,6 +90,7 @@ __all__ = [
     "PeerGoneError",
     "ProtocolError",
     "Receiver",
+    "Selection",
     "Sender",
     "Statistics",
     "TimedOutError",
@@ -108,6 +111,7 @@ __all__ = [
 # `import naru` would take, for what many programs never ask for by name.
 _LATE = {
     "Address": "naru.address",
+    "AutoChannel": "naru.auto.channels",
     "Choice": "naru.choosing.policy",
     "Listener": "naru.transports.listener",
     "Needs": "naru.choosing.needs",
@@ -115,6 +119,7 @@ _LATE = {
     "Statistics": "naru.statistics",
     "choose": "naru.choosing.front",
     "parse": "naru.address",
+    "Selection": "naru.auto.channels",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name

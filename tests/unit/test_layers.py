@@ -23,6 +23,7 @@ LAYERS = [
     ("naru.transports",),
     ("naru.channel",),
     ("naru.choosing",),
+    ("naru.auto",),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),
