@@ -47,7 +47,7 @@ MODES = (*STREAMS, *TRIPS)
 
 FULL_S, QUICK_S = 50.0, 8.5
 """What the runs are fitted into; starting, and the last ones, come on top."""
-FULL_REPEATS, QUICK_REPEATS = 3, 1
+FULL_REPEATS, QUICK_REPEATS = 5, 1
 MOST_STREAM, MOST_TRIPS = 200_000, 10_000
 STREAM_BYTES = 128 << 20
 FEWEST = 4

@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from naru.errors import CorruptedError, from_os_error
+from naru.errors import CorruptedError, NaruError, from_os_error
 
 __all__ = [
     "SCHEMA",
@@ -238,7 +238,7 @@ def load_profile(path: str | Path | None = None) -> tuple[Profile, tuple[str, ..
     except FileNotFoundError:
         profile = shipped_profile()
         return profile, (f"no profile of this machine ({profile.origin}): run `naru probe`",)
-    except Exception as error:  # CorruptedError, or whatever the kernel said
+    except NaruError as error:
         profile = shipped_profile()
         return profile, (f"{error}; the shipped one is used instead",)
     return profile, _doubts(profile)
