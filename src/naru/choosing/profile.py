@@ -41,6 +41,7 @@ SCHEMA: Final = "naru-profile/1"
 LARGEST_FILE_BYTES = 4 << 20
 MOST_CELLS = 10_000
 MOST_US = 1e12
+NOISY_SHARE = 0.1
 MOST_PER_S = 1e12
 SHIPPED = Path(__file__).with_name("shipped.json")
 
@@ -255,6 +256,6 @@ def _doubts(profile: Profile) -> tuple[str, ...]:
             f"the profile is of {profile.machine.cores} cores and Linux {profile.machine.kernel}, "
             f"this is {cores} and {kernel}: run `naru probe` again"
         )
-    if profile.notes and profile.load.busy_during + profile.load.stolen_during > 0.1:
+    if profile.load.busy_during + profile.load.stolen_during > NOISY_SHARE:
         found.append("the machine was busy when the profile was measured: `naru probe --show`")
     return tuple(found)
