@@ -166,7 +166,9 @@ def answer_table() -> str:
         fields = {**asked, "sizes": sizes_of(asked["sizes"])}
         choice = choose(Needs(**fields), profile, known)
         cell = f"`{choice.address_template}`"
-        rows.append([words, cell, choice.reasons[0], f"`{choice.textbook.transport}`"])
+        cannot = " (cannot)" if choice.textbook.objection else ""
+        book = f"`{choice.textbook.transport}`{cannot}"
+        rows.append([words, cell, choice.reasons[0], book])
     return table(["what for", "naru chooses", "because it has", "the textbook's rule"], rows)
 
 

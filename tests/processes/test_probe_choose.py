@@ -77,6 +77,22 @@ def test_a_tiny_probe(folder: Path, env: dict[str, str]) -> None:
     assert json.loads(told.stdout)["transport"] == "shm"
 
 
+def test_no_time_at_all_leaves_the_trials(folder: Path, env: dict[str, str]) -> None:
+    """A machine too busy for the budget: every cell is there, from the few that were tried."""
+    file = folder / "profile.json"
+    arguments = ("--transport", "pipe", "--size", "64,16MiB", "--budget", "0")
+    done = naru("probe", "--file", os.fspath(file), *arguments, env=env)
+    assert done.returncode == 0, done.stderr
+    profile = read_profile(file)
+    assert profile.repeats == 1
+    assert len(profile.cells) == 8
+    for cell in profile.cells:
+        assert cell.trip is not None
+        assert cell.rate is not None
+        assert (cell.trip.trips, cell.rate.messages) == ((60, 2000) if cell.size_bytes == 64
+                                                         else (4, 4))  # fmt: skip
+
+
 def test_json_is_the_profile(folder: Path, env: dict[str, str]) -> None:
     file = folder / "profile.json"
     done = naru("probe", "--quick", "--json", "--file", os.fspath(file), *TINY, env=env)

@@ -73,9 +73,7 @@ def test_shares_add_up_to_one_and_stay_as_they_are(weights: dict[int, float]) ->
     sizes = sizes_of(weights)
     assert [size for size, _ in sizes] == sorted(weights)
     assert sum(share for _, share in sizes) == pytest.approx(1)
-    small = [share for _, share in sizes if share < 1e-9]
-    if not small:  # such a share would be refused as a weight
-        assert Needs(sizes=sizes).largest_bytes == max(weights)
+    assert Needs(sizes=sizes).largest_bytes == max(weights)
 
 
 def test_a_size_is_a_distribution_of_one() -> None:
@@ -103,7 +101,8 @@ def test_sizes_that_cannot_be(sizes: Mapping[int, float], error: type[Exception]
     [
         {"rate_per_s": 0}, {"rate_per_s": -1}, {"rate_per_s": float("nan")}, {"rate_per_s": 1e13},
         {"rate_per_s": True}, {"rate_per_s": "9"}, {"goal": "speed"}, {"wait": "forever"},
-        {"sizes": ((64, 2.0),)}, {"sizes": ((65, 0.5), (64, 0.5))},
+        {"sizes": ((64, 2.0),)}, {"sizes": ((65, 0.5), (64, 0.5))}, {"sizes": ()}, {"sizes": ((-1, 1.0),)},
+        {"sizes": ((64, 0.5), (64, 0.5))}, {"sizes": ((64, float("nan")),)},
     ],
 )  # fmt: skip
 def test_needs_that_cannot_be(fields: dict[str, object]) -> None:

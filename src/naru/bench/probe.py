@@ -77,11 +77,12 @@ def probe(
         KeyboardInterrupt: after its processes have ended.
     """
     pinned, notes = pick_cores(cores)
+    usual_s = QUICK_S if quick else FULL_S
     plan = plan_probe(
         transports,
         sizes_bytes or (QUICK_SIZES_BYTES if quick else SIZES_BYTES),
         quick=quick,
-        budget_s=budget_s or (QUICK_S if quick else FULL_S),
+        budget_s=usual_s if budget_s is None else budget_s,
         largest_bytes=largest_messages(),
     )
     report = run_plan(plan, cores=pinned, progress=progress)
