@@ -8,7 +8,8 @@ throughput}. The regret of a pick is how much worse it is than the best one of t
 the textbook's fixed rule, "always shm", "always unix", and the *noise*: the regret of the best of
 one half of the rounds when the other half judges it, which nobody who predicts can be below.
 
-udp is left out: it loses messages. Results go to benchmarks/results/.
+Rounds in which others had the CPU do not count where a transport has calmer ones. udp is left out:
+it loses messages. Results go to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Cell:
     batch: bool
     goal: str
     figures: dict[str, float]
-    """us there and back, or messages a second, of each transport: the median of the rounds."""
+    """us there and back, or messages a second, of each transport: the median of the calm rounds."""
     best: str
     picks: dict[str, str]
     regrets: dict[str, float | None]
@@ -154,7 +155,7 @@ def _reliable() -> list[Any]:
 
 
 def _figure(record: Record, goal: str, rounds: slice = slice(None)) -> float:
-    passes = record.passes[rounds]
+    passes = replace(record, passes=record.passes[rounds]).calm().passes
     if goal == "latency":
         return statistics.median((one.trips_ns or {})["0.5"] / 1e3 for one in passes)
     return statistics.median(one.received / one.seconds for one in passes)

@@ -14,6 +14,7 @@ from reports import one_way, report, trips
 from naru import NaruError
 from naru.bench import loops
 from naru.bench.machine import Load, load_of_others
+from naru.bench.meeting import read_waited_ns
 from naru.bench.plan import Contender, Gap, Job
 from naru.bench.probe import (
     FEWEST,
@@ -130,6 +131,26 @@ def test_a_busy_machine_is_said() -> None:
     assert [note.split(":")[0] for note in found.notes] == [
         "before it was measured", "while it was measured",
     ]  # fmt: skip
+
+
+def test_disturbed_runs_do_not_count_where_there_are_calmer_ones() -> None:
+    record = one_way(SHM, "message", 1.0)
+    waits = (0.0, 0.01, 0.5)
+    passes = [dataclasses.replace(one, waited_s=wait) for one, wait in
+              zip(record.passes, waits, strict=True)]  # fmt: skip
+    disturbed = dataclasses.replace(record, passes=passes)
+    assert disturbed.calm().passes == passes[:2]
+    assert record.calm() == record
+    sleeping = [dataclasses.replace(one, waited_s=0.2 * one.seconds) for one in record.passes]
+    sleeper = dataclasses.replace(record, passes=sleeping)  # idle CPUs take a while to wake up
+    assert sleeper.calm() == sleeper
+    found = profile_of(report([disturbed]), quick=False)
+    assert found.notes == ("33% of the runs were disturbed by others and do not count",)
+
+
+def test_the_time_in_a_run_queue() -> None:
+    before = read_waited_ns()
+    assert 0 <= before <= read_waited_ns()
 
 
 def test_nothing_measured_is_no_profile() -> None:
