@@ -4,8 +4,9 @@
     python docs/tables.py --check    writes nothing; exit code 1 when one is out of date
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. Its numbers come from
-benchmarks/results/messages-*.json (benchmarks/messages.py writes them), its facts from naru itself:
-capabilities, options and errors exist in one place, which is the code.
+benchmarks/results/messages-*.json and choice-*.json (benchmarks/messages.py and choice.py write
+them) and from the profile that is shipped with naru; its facts from naru itself: capabilities,
+options and errors exist in one place, which is the code.
 
 Needs naru importable. What depends on the machine that runs this is named, never printed: the same
 tables come out everywhere.
@@ -14,6 +15,7 @@ tables come out everywhere.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -23,6 +25,10 @@ from typing import Any
 
 import naru
 from naru import errors, transports
+from naru.bench.profile_table import GRIDS, grid_of
+from naru.choosing.needs import Needs, sizes_of
+from naru.choosing.policy import choose
+from naru.choosing.profile import shipped_profile
 from naru.settings import options_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +46,29 @@ GROUPS = {
     "large": "large messages",
 }
 MACHINE_DECIDES = {"mq": "`fs.mqueue.msgsize_max` of the machine, 8 KiB by default"}
+MQ_DEFAULT_BYTES = 8192
+PROFILE_GRIDS = {
+    "trips": (False, "adaptive", 0), "rates": (False, "adaptive", 1), "sleepers": (False, "sleep", 0),
+    "batchtrips": (True, "adaptive", 0), "batchrates": (True, "adaptive", 1),
+}  # fmt: skip
+KIB, MIB = 1 << 10, 1 << 20
+QUESTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("small messages back and forth", {"sizes": 64, "two_way": True}),
+    ("the same between a parent and its child", {"sizes": 64, "two_way": True, "related": True}),
+    ("a command now and then", {"sizes": 200, "rate_per_s": 5.0, "two_way": True}),
+    ("events, as many as go", {"sizes": 200, "goal": "throughput"}),
+    ("events from many processes, by the dozen",
+     {"sizes": 200, "goal": "throughput", "batch": True, "several_senders": True}),
+    ("rows of 64 KiB by the dozen", {"sizes": 64 * KIB, "goal": "throughput", "batch": True}),
+    ("video frames of 1 MiB", {"sizes": MIB, "goal": "throughput"}),
+    ("frames that are looked at in place", {"sizes": MIB, "goal": "throughput", "in_place": True}),
+    ("open files for workers", {"sizes": 64, "descriptors": True, "two_way": True}),
+    ("urgent jobs before the others", {"sizes": KIB, "priority": True}),
+    ("two users of one machine", {"sizes": KIB, "other_users": True}),
+    ("two machines", {"sizes": KIB, "other_machine": True}),
+    ("readings to another machine, some may be lost",
+     {"sizes": 200, "other_machine": True, "reliable": False, "ordered": False}),
+)  # fmt: skip
 YES_OR_NO = (
     ("channel", "`listen`, `connect`: both directions"),
     ("pair", "`pair`: a parent and its children"),
@@ -120,7 +149,81 @@ def error_table() -> str:
     return table(["error", "is also a", "means"], rows)
 
 
+# ---- from the shipped profile ----
+
+
+def answer_table() -> str:
+    """What naru.choose says to typical questions, by the shipped profile."""
+    profile, rows = shipped_profile(), []
+    # mq's limit is the machine's: the usual one, so that the table is the same everywhere.
+    known = [
+        dataclasses.replace(row, max_message_bytes=lambda: MQ_DEFAULT_BYTES)
+        if row.transport == "mq"
+        else row
+        for row in transports.capabilities()
+    ]
+    for words, asked in QUESTIONS:
+        fields = {**asked, "sizes": sizes_of(asked["sizes"])}
+        choice = choose(Needs(**fields), profile, known)
+        cell = f"`{choice.address_template}`"
+        cannot = " (cannot)" if choice.textbook.objection else ""
+        book = f"`{choice.textbook.transport}`{cannot}"
+        rows.append([words, cell, choice.reasons[0], book])
+    return table(["what for", "naru chooses", "because it has", "the textbook's rule"], rows)
+
+
+def profile_table(name: str) -> str:
+    """One grid of the shipped profile; the best of a column is bold."""
+    profile = shipped_profile()
+    batch, wait, at = PROFILE_GRIDS[name]
+    grid = [one for one in GRIDS if (one.batch, one.wait) == (batch, wait)][at]
+    head, *rows = grid_of(profile, grid)
+    bold = [[f"**{cell[:-1]}**" if cell.endswith("*") else cell for cell in row] for row in rows]
+    load = f"others used {profile.load.busy_during:.0%} of the machine meanwhile"
+    return table([grid.title, *head[1:]], bold) + f"\n*{profile.origin}; {load}*\n"
+
+
 # ---- from the results ----
+
+
+def choice_table() -> str:
+    """The newest result of benchmarks/choice.py: regrets by cell and by rule."""
+    records = [
+        {**json.loads(file.read_text(encoding="utf-8")), "file": file.name}
+        for file in RESULTS.glob("choice-*.json")
+    ]
+    if not records:
+        return "No results yet: `python benchmarks/choice.py` makes them.\n"
+    record = max(records, key=lambda one: (one["date"], one["file"]))
+    head = ["", "best", "naru picks", "regret", "the textbook's", "regret", "always shm",
+            "always unix", "noise"]  # fmt: skip
+    body = [
+        [cell["title"], cell["best"], f"**{cell['picks']['naru']}**",
+         *(_regret(cell, "naru"), cell["picks"]["textbook"], _regret(cell, "textbook")),
+         *(_regret(cell, rule) for rule in ("shm", "unix", "noise"))]
+        for cell in record["cells"]
+    ]  # fmt: skip
+    for title, field in (("within 5 % of the best", "good_share"), ("worst", "worst")):
+        found = {rule: _percent(one[field]) for rule, one in record["summary"].items()}
+        body.append([f"**{title}**", "", "", f"**{found['naru']}**", "", found["textbook"],
+                     *(found[rule] for rule in ("shm", "unix", "noise"))])  # fmt: skip
+    during = record["load_during"] or {"busy_share": 0.0}
+    about = record["machine"]
+    return table(head, body) + (
+        f"\n*{record['date'][:10]}, {about['cpu']}, {about['cores_online']} cores, Linux "
+        f"{about['kernel']}; others used {during['busy_share']:.0%} of the machine; median of "
+        f"{record['rounds']} rounds of `benchmarks/choice.py`: "
+        f"[{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+    )
+
+
+def _regret(cell: dict[str, Any], rule: str) -> str:
+    regret = cell["regrets"][rule]
+    return "cannot" if regret is None else "0" if regret == 0 else _percent(regret)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:,.0f} %"
 
 
 def measurements() -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
@@ -243,6 +346,9 @@ TABLES: dict[str, Callable[..., str]] = {
     "errors": error_table,
     "messages": message_table,
     "targets": target_table,
+    "answers": answer_table,
+    "profile": profile_table,
+    "choice": choice_table,
 }
 
 

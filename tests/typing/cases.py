@@ -134,3 +134,12 @@ def errors(channel: naru.Channel) -> None:
         assert_type(error.errno, int | None)
         assert_type(error.operation, str | None)
         assert_type(error.address, str | None)
+
+
+def choosing() -> None:
+    choice = naru.choose({64: 9, 65536: 1}, rate_per_s=20_000, goal="throughput", descriptors=True)
+    assert_type(choice, naru.Choice)
+    assert_type(choice.latency_us_p50, float | None)
+    assert_type(choice.needs, naru.Needs)
+    naru.choose("1KB")  # type: ignore[arg-type]
+    naru.choose(64, goal="speed")  # type: ignore[arg-type]

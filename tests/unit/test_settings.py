@@ -32,6 +32,7 @@ PLACES = {
     "mq": "mq:///a",
     "tcp": "tcp://h:1",
     "udp": "udp://h:1",
+    "auto": "auto://a",
 }
 
 ACCEPTED: list[tuple[str, str, str, Any]] = [

@@ -55,7 +55,8 @@ def run_job(job: dict[str, Any], command_fd: int | None = None) -> dict[str, Any
             null), limit_s.
         command_fd: when this becomes readable before the end, the run is given up.
 
-    Returns: seconds, cpu_sender_s, cpu_receiver_s, received, trips_ns; or error and cannot.
+    Returns: seconds, cpu_sender_s, cpu_receiver_s, waited_s, received, trips_ns; or error and
+    cannot.
     """
     try:
         place = _make_place(job)
@@ -210,6 +211,7 @@ def _combine(
         "seconds": took_ns / 1e9,
         "cpu_sender_s": sender["cpu_ns"] / 1e9,
         "cpu_receiver_s": receiver["cpu_ns"] / 1e9,
+        "waited_s": (sender["waited_ns"] + receiver["waited_ns"]) / 1e9,
         "received": receiver["received"],
         "trips_ns": sender.get("trips_ns"),
     }

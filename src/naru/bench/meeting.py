@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 
-__all__ = ["RECEIVER", "SENDER", "Meeting", "Span", "Stopwatch"]
+__all__ = ["RECEIVER", "SENDER", "Meeting", "Span", "Stopwatch", "read_waited_ns"]
 
 SENDER, RECEIVER = 0, 1
 _LINE = 64
@@ -55,15 +55,32 @@ class Span:
     start_ns: int
     end_ns: int
     cpu_ns: int
+    waited_ns: int
+    """Ready to run, while the CPU belonged to others."""
 
 
 class Stopwatch:
     """CLOCK_MONOTONIC, and the CPU time of all threads of this process, in the kernel too."""
 
     def __init__(self) -> None:
+        self._waited_ns = read_waited_ns()
         self._cpu_ns = time.process_time_ns()
         self._start_ns = time.monotonic_ns()
 
     def stop(self) -> Span:
         end_ns = time.monotonic_ns()
-        return Span(self._start_ns, end_ns, time.process_time_ns() - self._cpu_ns)
+        cpu_ns = time.process_time_ns() - self._cpu_ns
+        return Span(self._start_ns, end_ns, cpu_ns, read_waited_ns() - self._waited_ns)
+
+
+def read_waited_ns() -> int:
+    """How long this thread has been in a run queue so far; 0 where the kernel does not tell.
+
+    Source: Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat.
+    """
+    try:
+        with open("/proc/thread-self/schedstat", "rb") as file:
+            words = file.read().split()
+    except OSError:
+        return 0
+    return int(words[1]) if len(words) == 3 else 0

@@ -6,7 +6,7 @@ anything is chosen.
 Joins: the command calls `probe` and `save_profile`; `naru.choosing.profile` reads what was written.
 
 Each repeat goes once through all cells, the transports of a cell one after the other, because a
-shared machine drifts. A trial of each cell decides how many messages fit into its share of the time.
+shared machine drifts; runs in which others had the CPU do not count where there are calmer ones. A trial of each cell decides how many messages fit into its share of the time.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ MODES = (*STREAMS, *TRIPS)
 
 FULL_S, QUICK_S = 50.0, 8.5
 """What the runs are fitted into; starting, and the last ones, come on top."""
-FULL_REPEATS, QUICK_REPEATS = 3, 1
+FULL_REPEATS, QUICK_REPEATS = 5, 1
 MOST_STREAM, MOST_TRIPS = 200_000, 10_000
 STREAM_BYTES = 128 << 20
 FEWEST = 4
+NOISY_PART = 0.8
 TRIAL_STREAM, TRIAL_TRIPS = 2_000, 60
 TRIAL_BYTES = 4 << 20
 
@@ -77,11 +78,12 @@ def probe(
         KeyboardInterrupt: after its processes have ended.
     """
     pinned, notes = pick_cores(cores)
+    usual_s = QUICK_S if quick else FULL_S
     plan = plan_probe(
         transports,
         sizes_bytes or (QUICK_SIZES_BYTES if quick else SIZES_BYTES),
         quick=quick,
-        budget_s=budget_s or (QUICK_S if quick else FULL_S),
+        budget_s=usual_s if budget_s is None else budget_s,
         largest_bytes=largest_messages(),
     )
     report = run_plan(plan, cores=pinned, progress=progress)
@@ -153,6 +155,7 @@ def profile_of(report: Report, *, quick: bool, notes: Sequence[str] = ()) -> Pro
         reason = next((gap.reason for gap in report.gaps), "no transport")
         raise NaruError(f"nothing could be measured: {reason}", operation="naru.probe")
     about = report.machine
+    records = [record.calm() for record in report.records]
     return Profile(
         schema=SCHEMA,
         naru=about.naru,
@@ -166,8 +169,8 @@ def profile_of(report: Report, *, quick: bool, notes: Sequence[str] = ()) -> Pro
             architecture=about.architecture, python=about.python,
         ),
         load=_load(report),
-        notes=tuple(dict.fromkeys([*notes, *_noise(report), *_missing(report)])),
-        cells=tuple(_cells(report.records)),
+        notes=tuple(dict.fromkeys([*notes, *_noise(report, records), *_missing(report)])),
+        cells=tuple(_cells(records)),
     )  # fmt: skip
 
 
@@ -184,8 +187,14 @@ def _share(value: float) -> float:
     return min(1.0, max(0.0, round(value, 4)))
 
 
-def _noise(report: Report) -> list[str]:
+def _noise(report: Report, records: Sequence[Record]) -> list[str]:
     found = []
+    every = sum(len(record.passes) for record in report.records)
+    kept = sum(len(record.passes) for record in records)
+    if kept < NOISY_PART * every:
+        found.append(
+            f"{1 - kept / every:.0%} of the runs were disturbed by others and do not count"
+        )
     for when, load in (("before", report.load_before), ("while", report.load_during)):
         if load is not None and load.warning is not None:
             found.append(f"{when} it was measured: {load.warning}")

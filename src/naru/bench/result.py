@@ -12,7 +12,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from naru.bench.plan import Contender, Gap
 __all__ = ["SCHEMA", "Pass", "Record", "Report", "Spread", "read_report", "to_json", "write_report"]
 
 SCHEMA = "naru-bench/1"
+CALM_FACTOR, CALM_SHARE = 1.5, 0.02
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Pass:
     """As many as were sent, except where messages may be lost (udp)."""
     trips_ns: dict[str, int] | None = None
     """Round trips: the time at each share of the distribution, "0.5" being the median."""
+    waited_s: float = 0.0
+    """Both sides together: ready to run, while the CPU belonged to others."""
+
+    @property
+    def waited_share(self) -> float:
+        """Of the time; a wake-up of an idle CPU is a little of it, too."""
+        return self.waited_s / self.seconds
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,16 @@ class Record:
     count_asked: int
     """More than `count` where this machine is too slow for it within the time."""
     passes: list[Pass]
+
+    def calm(self) -> Record:
+        """Only the passes in which others took hardly more of the CPUs than in the calmest one.
+
+        Another process on one of the two cores does not make figures a little worse, but something
+        else: who spins loses a whole time slice.
+        """
+        least = min(one.waited_share for one in self.passes)
+        most = CALM_FACTOR * least + CALM_SHARE
+        return replace(self, passes=[one for one in self.passes if one.waited_share <= most])
 
     @property
     def seconds(self) -> Spread:

@@ -41,6 +41,7 @@ LIMIT_PART = 20.0
 """A run that takes so many times as long as predicted is stuck."""
 TRIALS_PART = 0.7
 """When the trials alone took more of the budget than this, they are what there is."""
+LEAST_BUDGET_S = 0.001
 PATIENCE = 1.1
 """How much longer than its budget a run may take for one more repeat."""
 END_S = 5.0
@@ -187,13 +188,16 @@ class _Run:
         self._host, self._plan, self._cores = host, plan, cores
         self._wait, self._progress = wait, progress
         self._works = [_Work(job, job.count) for job in plan.jobs]
+        self._tried_share = 0.0
 
     def go(self) -> int:
         """Returns: how many repeats there were."""
         began_s = time.monotonic()
         budget_s = self._plan.budget_s
         if budget_s is not None:
-            self._try_out()
+            budget_s = max(budget_s, LEAST_BUDGET_S)
+            self._try_out(budget_s)
+            self._tried_share = min(TRIALS_PART, (time.monotonic() - began_s) / budget_s)
             if time.monotonic() - began_s > TRIALS_PART * budget_s:
                 return self._settle_for_trials()
             self._fit(budget_s - (time.monotonic() - began_s))
@@ -217,13 +221,17 @@ class _Run:
     ) -> None:
         """While a run goes on, its part of the bar fills as predicted, but not to its end."""
         passed_s = min(time.monotonic() - began_s, 0.95 * predicted_s)
-        self._progress((done_s + passed_s) / total_s, name)
+        share = (done_s + passed_s) / total_s
+        self._progress(self._tried_share + (1 - self._tried_share) * share, name)
 
-    def _try_out(self) -> None:
+    def _try_out(self, budget_s: float) -> None:
+        first_s = time.monotonic()
         for work in self._works:
             name = f"trying {work.job.contender.name} {work.job.mode}"
             began_s = time.monotonic()
-            found = self._ask(work, work.job.trial_count, partial(self._progress, 0.0, name))
+            share = min(TRIALS_PART, (began_s - first_s) / budget_s)
+            self._progress(share, name)
+            found = self._ask(work, work.job.trial_count, partial(self._progress, share, name))
             if found:
                 work.trial = Pass(**found)
                 work.ns_per_message = found["seconds"] * 1e9 / work.job.trial_count

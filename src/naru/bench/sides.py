@@ -57,7 +57,10 @@ def _passes(count: int) -> tuple[int, int]:
 
 
 def _numbers(span: Span) -> dict[str, Any]:
-    return {"start_ns": span.start_ns, "end_ns": span.end_ns, "cpu_ns": span.cpu_ns}
+    return {
+        "start_ns": span.start_ns, "end_ns": span.end_ns, "cpu_ns": span.cpu_ns,
+        "waited_ns": span.waited_ns,
+    }  # fmt: skip
 
 
 def _run_sender(

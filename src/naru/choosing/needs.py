@@ -73,7 +73,7 @@ class Needs:
     other_machine: bool = False
 
     def __post_init__(self) -> None:
-        if self.sizes != sizes_of(dict(self.sizes)):
+        if not _are_shares(self.sizes):
             raise ValueError(f"sizes are made by sizes_of(): not {self.sizes!r}")
         rate = self.rate_per_s
         if rate is not None and not (_is_number(rate) and 0 < rate <= FASTEST_PER_S):
@@ -110,9 +110,18 @@ def sizes_of(sizes: Sizes) -> tuple[tuple[int, float], ...]:
         if not (_is_number(weight) and 1e-9 <= weight <= 1e9):
             raise ValueError(f"a weight is a number from 1e-9 to 1e9, not {weight!r}")
     total = math.fsum(weights.values())
-    if abs(total - 1.0) < 1e-9:
-        total = 1.0  # so that what was normalised once stays as it is
     return tuple((size_bytes, weights[size_bytes] / total) for size_bytes in sorted(weights))
+
+
+def _are_shares(sizes: tuple[tuple[int, float], ...]) -> bool:
+    known = [size_bytes for size_bytes, _ in sizes]
+    return (
+        1 <= len(sizes) <= MOST_SIZES
+        and known == sorted(set(known))
+        and all(0 <= size_bytes <= LARGEST_BYTES for size_bytes in known)
+        and all(0 < share <= 1 for _, share in sizes)
+        and abs(math.fsum(share for _, share in sizes) - 1) < 1e-6
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from naru.errors import CorruptedError, from_os_error
+from naru.errors import CorruptedError, NaruError, from_os_error
 
 __all__ = [
     "SCHEMA",
@@ -41,6 +41,7 @@ SCHEMA: Final = "naru-profile/1"
 LARGEST_FILE_BYTES = 4 << 20
 MOST_CELLS = 10_000
 MOST_US = 1e12
+NOISY_SHARE = 0.1
 MOST_PER_S = 1e12
 SHIPPED = Path(__file__).with_name("shipped.json")
 
@@ -238,7 +239,7 @@ def load_profile(path: str | Path | None = None) -> tuple[Profile, tuple[str, ..
     except FileNotFoundError:
         profile = shipped_profile()
         return profile, (f"no profile of this machine ({profile.origin}): run `naru probe`",)
-    except Exception as error:  # CorruptedError, or whatever the kernel said
+    except NaruError as error:
         profile = shipped_profile()
         return profile, (f"{error}; the shipped one is used instead",)
     return profile, _doubts(profile)
@@ -255,6 +256,6 @@ def _doubts(profile: Profile) -> tuple[str, ...]:
             f"the profile is of {profile.machine.cores} cores and Linux {profile.machine.kernel}, "
             f"this is {cores} and {kernel}: run `naru probe` again"
         )
-    if profile.notes and profile.load.busy_during + profile.load.stolen_during > 0.1:
+    if profile.load.busy_during + profile.load.stolen_during > NOISY_SHARE:
         found.append("the machine was busy when the profile was measured: `naru probe --show`")
     return tuple(found)
