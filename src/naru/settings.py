@@ -298,7 +298,7 @@ class AutoSettings(_Guarded):
         (),
         _words("fds", "in-place"),
         "What the chosen transport must be able to do.",
-        shown="nothing",
+        shown="nothing in particular",
     )
     moves: bool = _option(
         True,
