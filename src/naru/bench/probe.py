@@ -46,7 +46,7 @@ WAITS = ("adaptive", "sleep")
 STREAMS, TRIPS = ("message", "batch"), ("round-trip", "batch-trip")
 MODES = (*STREAMS, *TRIPS)
 
-FULL_S, QUICK_S = 50.0, 8.5
+FULL_S, QUICK_S = 45.0, 8.5
 """What the runs are fitted into; starting, and the last ones, come on top."""
 FULL_REPEATS, QUICK_REPEATS = 3, 1
 PASSES = 3
@@ -72,7 +72,7 @@ def probe(
 
     Args:
         sizes_bytes: None: from 64 bytes to 16 MiB, and the largest message where that is less.
-        budget_s: how long the runs may take; None: 50 s, quick 8.5 s.
+        budget_s: how long the runs may take; None: 45 s, quick 8.5 s.
         cores: of sender and receiver; None: two that suit.
 
     Raises:
