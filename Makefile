@@ -48,6 +48,7 @@ format: $(VENV)/extras ## ruff format
 bench: $(VENV)/installed $(VENV)/peers ## naru, the C floor and the peers in one run; a free machine
 	$(BIN)/python benchmarks/import_time.py --json benchmarks/results/import-time.json
 	$(BIN)/python benchmarks/messages.py $(BENCH)
+	$(BIN)/python benchmarks/choice.py
 
 soak: ## the long native tests: half an hour
 	native/tests/soak.sh

@@ -101,7 +101,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--profile", type=Path, metavar="FILE", help="instead of a new probe")
     parser.add_argument("--budget", type=float, default=110.0, metavar="S", help="of measuring")
-    parser.add_argument("--rounds", type=int, default=6, metavar="N", help="at least 2")
+    parser.add_argument("--rounds", type=int, default=4, metavar="N", help="at least 2")
     parser.add_argument("--quick", action="store_true", help="does it all run?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
     options = parser.parse_args(arguments)
@@ -176,8 +176,8 @@ def regret(figures: dict[str, float], pick: str, goal: str) -> float | None:
 def _noise(records: dict[str, Record], goal: str) -> float | None:
     """Of one who knows one half of the rounds, before the other half; the mean of both ways."""
     halves = [
-        {name: _figure(record, goal, slice(start, None, 2)) for name, record in records.items()}
-        for start in (0, 1)
+        {name: _figure(record, goal, half(len(record.passes))) for name, record in records.items()}
+        for half in (lambda count: slice(count // 2), lambda count: slice(count // 2, None))
         if all(len(record.passes) > 1 for record in records.values())
     ]
     if len(halves) < 2:

@@ -49,10 +49,13 @@ def test_batches_there_and_back_over_every_transport(transport: str) -> None:
             continue
         answer = run_job({
             "transport": transport, "options": "", "naive": None, "mode": "batch-trip",
-            "size_bytes": size_bytes, "count": 5, "cores": None, "limit_s": 30.0,
+            "size_bytes": size_bytes, "count": 5, "passes": 2, "cores": None, "limit_s": 30.0,
         })  # fmt: skip
-        assert answer.get("received") == 5, answer
-        assert 0 < answer["trips_ns"]["0.5"] <= answer["trips_ns"]["1"]
+        assert "error" not in answer, answer
+        assert len(answer["passes"]) == 2
+        for one in answer["passes"]:
+            assert one["received"] == 5
+            assert 0 < one["trips_ns"]["0.5"] <= one["trips_ns"]["1"]
 
 
 def test_a_tiny_probe(folder: Path, env: dict[str, str]) -> None:

@@ -145,7 +145,7 @@ def test_disturbed_runs_do_not_count_where_there_are_calmer_ones() -> None:
     sleeper = dataclasses.replace(record, passes=sleeping)  # idle CPUs take a while to wake up
     assert sleeper.calm() == sleeper
     found = profile_of(report([disturbed]), quick=False)
-    assert found.notes == ("33% of the runs were disturbed by others and do not count",)
+    assert found.notes == ("33% of the passes were disturbed by others and do not count",)
 
 
 def test_the_time_in_a_run_queue() -> None:

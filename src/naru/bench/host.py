@@ -51,12 +51,12 @@ def run_job(job: dict[str, Any], command_fd: int | None = None) -> dict[str, Any
     """Runs one job in two processes.
 
     Args:
-        job: transport, options, naive (its name or null), mode, size_bytes, count, cores (two, or
-            null), limit_s.
+        job: transport, options, naive (its name or null), mode, size_bytes, count and passes, cores
+            (two, or null), limit_s.
         command_fd: when this becomes readable before the end, the run is given up.
 
-    Returns: seconds, cpu_sender_s, cpu_receiver_s, waited_s, received, trips_ns; or error and
-    cannot.
+    Returns: passes, each with seconds, cpu_sender_s, cpu_receiver_s, waited_s, received, trips_ns;
+    or error and cannot.
     """
     try:
         place = _make_place(job)
@@ -203,6 +203,13 @@ def _combine(
         return receiver
     if "error" in sender:
         return sender
+    both = zip(receiver["passes"], sender["passes"], strict=True)
+    return {"passes": [_combine_pass(job, *pair) for pair in both]}
+
+
+def _combine_pass(
+    job: dict[str, Any], receiver: dict[str, Any], sender: dict[str, Any]
+) -> dict[str, Any]:
     if job["mode"] in TRIP_MODES:
         took_ns = sender["end_ns"] - sender["start_ns"]
     else:

@@ -83,6 +83,8 @@ class Job:
     mode: str
     size_bytes: int
     count: int
+    passes: int = 1
+    """So many times `count`, one after the other, in the same two processes."""
     trial: int | None = None
     """How many to try out; None: by size."""
 

@@ -6,7 +6,8 @@ anything is chosen.
 Joins: the command calls `probe` and `save_profile`; `naru.choosing.profile` reads what was written.
 
 Each repeat goes once through all cells, the transports of a cell one after the other, because a
-shared machine drifts; runs in which others had the CPU do not count where there are calmer ones. A trial of each cell decides how many messages fit into its share of the time.
+shared machine drifts. A cell is measured in several short passes: those in which others had the CPU
+do not count where there are calmer ones. A trial of each decides how many messages fit into its time.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ WAITS = ("adaptive", "sleep")
 STREAMS, TRIPS = ("message", "batch"), ("round-trip", "batch-trip")
 MODES = (*STREAMS, *TRIPS)
 
-FULL_S, QUICK_S = 50.0, 8.5
+FULL_S, QUICK_S = 45.0, 8.5
 """What the runs are fitted into; starting, and the last ones, come on top."""
-FULL_REPEATS, QUICK_REPEATS = 5, 1
+FULL_REPEATS, QUICK_REPEATS = 3, 1
+PASSES = 3
+"""Of each run: two new processes cost as much as a pass."""
 MOST_STREAM, MOST_TRIPS = 200_000, 10_000
 STREAM_BYTES = 128 << 20
 FEWEST = 4
@@ -69,7 +72,7 @@ def probe(
 
     Args:
         sizes_bytes: None: from 64 bytes to 16 MiB, and the largest message where that is less.
-        budget_s: how long the runs may take; None: 50 s, quick 8.5 s.
+        budget_s: how long the runs may take; None: 45 s, quick 8.5 s.
         cores: of sender and receiver; None: two that suit.
 
     Raises:
@@ -143,7 +146,7 @@ def _job(name: str, wait: str, mode: str, size_bytes: int) -> Job:
     most, trial = (MOST_TRIPS, TRIAL_TRIPS) if mode in TRIPS else (MOST_STREAM, TRIAL_STREAM)
     count = max(FEWEST, min(most, STREAM_BYTES // each_bytes))
     tried = max(FEWEST, min(trial, TRIAL_BYTES // each_bytes))
-    return Job(_contender(name, wait), mode, size_bytes, count, tried)
+    return Job(_contender(name, wait), mode, size_bytes, count, PASSES, tried)
 
 
 # ---- from a report to a profile ----
@@ -162,7 +165,7 @@ def profile_of(report: Report, *, quick: bool, notes: Sequence[str] = ()) -> Pro
         date=report.date,
         shipped=False,
         quick=quick,
-        repeats=report.repeats,
+        repeats=max(len(record.passes) for record in report.records),
         cores=(report.cores[0], report.cores[1]) if report.cores else None,
         machine=Machine(
             cpu=about.cpu, cores=about.cores_online, virtual=about.virtual, kernel=about.kernel,
@@ -193,7 +196,7 @@ def _noise(report: Report, records: Sequence[Record]) -> list[str]:
     kept = sum(len(record.passes) for record in records)
     if kept < NOISY_PART * every:
         found.append(
-            f"{1 - kept / every:.0%} of the runs were disturbed by others and do not count"
+            f"{1 - kept / every:.0%} of the passes were disturbed by others and do not count"
         )
     for when, load in (("before", report.load_before), ("while", report.load_during)):
         if load is not None and load.warning is not None:

@@ -173,7 +173,7 @@ class _Work:
 
     @property
     def predicted_s(self) -> float:
-        return self.job.count * self.ns_per_message / 1e9 + self.overhead_s
+        return self.job.count * self.job.passes * self.ns_per_message / 1e9 + self.overhead_s
 
     @property
     def record(self) -> Record:
@@ -231,11 +231,11 @@ class _Run:
             began_s = time.monotonic()
             share = min(TRIALS_PART, (began_s - first_s) / budget_s)
             self._progress(share, name)
-            found = self._ask(work, work.job.trial_count, partial(self._progress, share, name))
-            if found:
-                work.trial = Pass(**found)
-                work.ns_per_message = found["seconds"] * 1e9 / work.job.trial_count
-                work.overhead_s = time.monotonic() - began_s - found["seconds"]
+            count = work.job.trial_count
+            for found in self._ask(work, count, 1, partial(self._progress, share, name)):
+                work.trial = found
+                work.ns_per_message = found.seconds * 1e9 / count
+                work.overhead_s = time.monotonic() - began_s - found.seconds
 
     def _settle_for_trials(self) -> int:
         """No time is left for more: the machine is too slow, or too busy, for this budget."""
@@ -248,31 +248,29 @@ class _Run:
     def _fit(self, budget_s: float) -> None:
         works = [work for work in self._works if work.gap is None]
         room_s = budget_s / self._plan.repeats - sum(work.overhead_s for work in works)
-        counts = affordable_counts(
-            [work.job for work in works], [work.ns_per_message for work in works], room_s
-        )
+        costs_ns = [work.ns_per_message * work.job.passes for work in works]
+        counts = affordable_counts([work.job for work in works], costs_ns, room_s)
         for work, count in zip(works, counts, strict=True):
             work.job = replace(work.job, count=count)
 
     def _measure(self, work: _Work, meanwhile: Callable[[], object]) -> None:
         if work.gap is not None:
             return
-        found = self._ask(work, work.job.count, meanwhile)
-        if found:
-            work.passes.append(Pass(**found))
+        work.passes += self._ask(work, work.job.count, work.job.passes, meanwhile)
 
     def _ask(
-        self, work: _Work, count: int, meanwhile: Callable[[], object]
-    ) -> dict[str, Any] | None:
+        self, work: _Work, count: int, passes: int, meanwhile: Callable[[], object]
+    ) -> list[Pass]:
+        """Empty: it failed, and the work has its gap."""
         job = work.job
-        answer = self._host.run(self._message(work, count), meanwhile)
+        answer = self._host.run(self._message(work, count, passes), meanwhile)
         if "error" not in answer:
-            return answer
+            return [Pass(**one) for one in answer["passes"]]
         failed = not answer["cannot"]
         work.gap = Gap(job.contender.name, job.mode, job.size_bytes, answer["error"], failed)
-        return None
+        return []
 
-    def _message(self, work: _Work, count: int) -> dict[str, Any]:
+    def _message(self, work: _Work, count: int, passes: int) -> dict[str, Any]:
         contender, job = work.job.contender, work.job
         options = [contender.options] if contender.options else []
         if self._wait != "adaptive" and "wait=" not in contender.options:
@@ -286,6 +284,7 @@ class _Run:
             "mode": job.mode,
             "size_bytes": job.size_bytes,
             "count": count,
+            "passes": passes,
             "cores": self._cores,
             "limit_s": max(LEAST_LIMIT_S, LIMIT_PART * work.predicted_s),
         }

@@ -30,30 +30,28 @@ TRIP_SHARES = (
 
 
 def run_side(place: Place, side: int, job: dict[str, Any], meeting: Meeting) -> dict[str, Any]:
-    """One side of one run.
+    """One side of one run: a warm-up, and the passes that count.
 
     Args:
-        job: mode, size_bytes, count (host.py).
+        job: mode, size_bytes, count (of each pass), passes (host.py).
 
-    Returns: its Span as numbers; the receiver adds what came, the sender of round trips how long
-    they took.
+    Returns: for each pass its Span as numbers; the receiver adds what came, the sender of round
+    trips how long they took.
     """
     load = Payloads(job["size_bytes"])
-    two_way = job["mode"] in TRIP_MODES
+    mode, two_way = job["mode"], job["mode"] in TRIP_MODES
+    run = _run_trips if two_way else _run_sender if side == SENDER else _run_receiver
     end = place.open(side, two_way)
     try:
-        if two_way:
-            return _run_trips(end, side, job["mode"], job["count"], load, meeting)
-        if side == SENDER:
-            return _run_sender(end, job["mode"], job["count"], load, meeting)
-        return _run_receiver(end, job["mode"], job["count"], load, meeting)
+        run(end, side, mode, _warm_up(job["count"]), load, meeting)
+        passes = [run(end, side, mode, job["count"], load, meeting) for _ in range(job["passes"])]
     finally:
         end.close()
+    return {"passes": passes}
 
 
-def _passes(count: int) -> tuple[int, int]:
-    """Messages of the warm-up, and of the pass that counts."""
-    return max(1, min(count // WARM_UP_PART, MOST_WARM_UP)), count
+def _warm_up(count: int) -> int:
+    return max(1, min(count // WARM_UP_PART, MOST_WARM_UP))
 
 
 def _numbers(span: Span) -> dict[str, Any]:
@@ -64,31 +62,29 @@ def _numbers(span: Span) -> dict[str, Any]:
 
 
 def _run_sender(
-    end: End, mode: str, total: int, load: Payloads, meeting: Meeting
+    end: End, side: int, mode: str, count: int, load: Payloads, meeting: Meeting
 ) -> dict[str, Any]:
-    for count in _passes(total):
-        meeting.finish(False)
-        meeting.meet(SENDER)
-        watch = Stopwatch()
-        if mode == "message":
-            loops.send_each(end.send, load, count)
-        else:
-            loops.send_batches(end.send_many, load, count)
-        span = watch.stop()
-        meeting.finish(True)
-        meeting.meet(SENDER)
+    meeting.finish(False)
+    meeting.meet(side)
+    watch = Stopwatch()
+    if mode == "message":
+        loops.send_each(end.send, load, count)
+    else:
+        loops.send_batches(end.send_many, load, count)
+    span = watch.stop()
+    meeting.finish(True)
+    meeting.meet(side)
     return _numbers(span)
 
 
 def _run_receiver(
-    end: End, mode: str, total: int, load: Payloads, meeting: Meeting
+    end: End, side: int, mode: str, count: int, load: Payloads, meeting: Meeting
 ) -> dict[str, Any]:
-    for count in _passes(total):
-        meeting.meet(RECEIVER)
-        watch = Stopwatch()
-        received, end_ns = _receive(end, mode, count, load, meeting)
-        span = watch.stop()
-        meeting.meet(RECEIVER)
+    meeting.meet(side)
+    watch = Stopwatch()
+    received, end_ns = _receive(end, mode, count, load, meeting)
+    span = watch.stop()
+    meeting.meet(side)
     return {**_numbers(span), "received": received, "end_ns": end_ns or span.end_ns}
 
 
@@ -111,24 +107,23 @@ def _receive(
 
 
 def _run_trips(
-    end: End, side: int, mode: str, total: int, load: Payloads, meeting: Meeting
+    end: End, side: int, mode: str, count: int, load: Payloads, meeting: Meeting
 ) -> dict[str, Any]:
     times_ns: list[int] = []
-    for count in _passes(total):
-        meeting.meet(side)
-        watch = Stopwatch()
-        if mode == "batch-trip":
-            if side == SENDER:
-                times_ns = loops.make_batch_trips(end.send_many, end.receive_many, load, count)
-            else:
-                loops.echo_batches(end.send_many, end.receive_many, load, count)
-        elif side == SENDER:
-            times_ns = loops.make_trips(end.send, end.receive, load, count)
+    meeting.meet(side)
+    watch = Stopwatch()
+    if mode == "batch-trip":
+        if side == SENDER:
+            times_ns = loops.make_batch_trips(end.send_many, end.receive_many, load, count)
         else:
-            loops.echo(end.send, end.receive, count)
-        span = watch.stop()
+            loops.echo_batches(end.send_many, end.receive_many, load, count)
+    elif side == SENDER:
+        times_ns = loops.make_trips(end.send, end.receive, load, count)
+    else:
+        loops.echo(end.send, end.receive, count)
+    span = watch.stop()
     if side == RECEIVER:
-        return {**_numbers(span), "received": total}
+        return {**_numbers(span), "received": count}
     return {**_numbers(span), "trips_ns": quantiles(times_ns)}
 
 

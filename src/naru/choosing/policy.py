@@ -24,7 +24,18 @@ from naru.errors import NaruError, UnsupportedError
 from naru.sizes import show_size
 from naru.transports.contract import Capabilities
 
-__all__ = ["Candidate", "Choice", "Policy", "Rejection", "Textbook", "choose", "objection"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "Policy",
+    "Rejection",
+    "Textbook",
+    "choose",
+    "objection",
+    "rank",
+    "show_rate",
+    "show_us",
+]
 
 Policy: TypeAlias = Literal["measured", "textbook"]
 
@@ -204,6 +215,16 @@ def _shape(needs: Needs, row: Capabilities) -> str | None:
     return "one way only"
 
 
+def _too_large(needs: Needs, row: Capabilities) -> str | None:
+    try:
+        limit = row.max_message_bytes()
+    except NaruError as error:
+        return f"not on this machine: {error}"
+    if needs.largest_bytes <= limit:
+        return None
+    return f"at most {limit:,} bytes a message, not {needs.largest_bytes:,}"
+
+
 _Test: TypeAlias = Callable[[Needs, Capabilities], str | None]
 
 
@@ -224,19 +245,9 @@ _TESTS: tuple[_Test, ...] = (
         if needs.other_users and row.transport == "fifo"
         else None
     ),
-    lambda needs, row: _too_large(needs, row),
+    _too_large,
 )
 # No test for boundaries: naru keeps them on every transport.
-
-
-def _too_large(needs: Needs, row: Capabilities) -> str | None:
-    try:
-        limit = row.max_message_bytes()
-    except NaruError as error:
-        return f"not on this machine: {error}"
-    if needs.largest_bytes <= limit:
-        return None
-    return f"at most {limit:,} bytes a message, not {needs.largest_bytes:,}"
 
 
 def objection(needs: Needs, row: Capabilities) -> str | None:
