@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 try:
     import numpy
-except ImportError as error:
+except ImportError:
     raise ImportError(
         "send_array, receive_array and the other verbs for arrays need numpy: "
         "pip install 'naru-ipc[arrays]'",
         name="numpy",
-    ) from error
+    ) from None
 
 from naru.codec.header import ALIGNMENT, finished, parse, prefix_of
 from naru.codec.retiring import retire

@@ -32,8 +32,9 @@ MAX_ITEM_BYTES = 2**31 - 1
 """numpy's own limit."""
 MAX_SUBARRAY_DIMENSIONS = 32
 
+# A count of 0 units is a division by 0 in numpy, which ends the process (SIGFPE, numpy 2.4.6).
 _SCALAR = re.compile(
-    r"([<>|])([biufcSUVMm])(0|[1-9][0-9]{0,9})(?:\[([0-9]{0,10})([A-Za-z]{1,2})\])?"
+    r"([<>|])([biufcSUVMm])(0|[1-9][0-9]{0,9})(?:\[([1-9][0-9]{0,9})?([A-Za-z]{1,2})\])?"
 )
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 _SIZES = {
@@ -46,7 +47,6 @@ _SIZES = {
     "m": {8},
 }
 _UNITS = {"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"}
-
 
 # ---- writing ----
 
@@ -169,13 +169,14 @@ class _Reader:
         match = _SCALAR.match(self.words, self.at)
         if match is None:
             raise self.wrong("a dtype")
-        order, kind, size, _, unit = match.groups()
+        order, kind, size, count, unit = match.groups()
         plain = kind in "SV" or (kind in "biu" and size == "1")
         if (
             (order == "|") != plain
             or (kind in _SIZES and int(size) not in _SIZES[kind])
             or int(size) * (4 if kind == "U" else 1) > MAX_ITEM_BYTES
             or (unit is not None and (kind not in "Mm" or unit not in _UNITS))
+            or int(count or 1) > MAX_ITEM_BYTES
         ):
             raise self.wrong("a dtype")
         return self.made(match[0], match.end())

@@ -30,6 +30,11 @@ _STARTS = {
     "pickle": bytes((MARK, ord("P"), _VERSION)),
 }
 _START_BYTES = 3
+# Besides msgspec's own: UnicodeDecodeError, keys that cannot be, nesting without end.
+_DAMAGES = (
+    msgspec.MsgspecError, pickle.UnpicklingError, EOFError, OverflowError, RecursionError,
+    TypeError, ValueError,
+)  # fmt: skip
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -60,9 +65,10 @@ def value_of(message: bytes, type: Any, codec: str | None, address: object) -> A
     if not message.startswith(start):
         raise _wrong(f"{_described(message)}, not {codec or 'msgpack'}", address)
     body = memoryview(message)[_START_BYTES:]
+    read = pickle.loads if codec == "pickle" else _decoder_of(type).decode
     try:
-        return pickle.loads(body) if codec == "pickle" else _decoder_of(type).decode(body)
-    except (msgspec.MsgspecError, RecursionError, pickle.UnpicklingError, EOFError) as error:
+        return read(body)
+    except _DAMAGES as error:
         text = str(error)
     raise _wrong(f"the value cannot be: {text}", address)
 
