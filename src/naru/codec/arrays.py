@@ -24,7 +24,7 @@ except ImportError:
     ) from None
 
 from naru.codec.header import ALIGNMENT, finished, parse, prefix_of
-from naru.codec.retiring import retire
+from naru.codec.retiring import is_alone, retire
 from naru.errors import ProtocolError, TimedOutError
 
 if TYPE_CHECKING:
@@ -159,9 +159,12 @@ class ArrayLease:
             self._lease.__exit__(type(error), error, None)
             raise
         if not array.flags.aligned:  # in a receive buffer, messages lie as they come
-            array = array.copy("K")
-            array.flags.writeable = self._writable
+            copy = array.copy("K")
+            copy.flags.writeable = self._writable
+            del array, view
             self._lease.__exit__(None, None, None)
+            self._lease = _LeaseOfCopy(copy)
+            array = copy.view()
         self._box.append(array)
         return array
 
@@ -174,6 +177,20 @@ class ArrayLease:
         if self._box:
             retire(self._box, sys._getframe(1))
         self._lease.__exit__(kind, value, traceback)
+
+
+class _LeaseOfCopy:
+    """Ends as a lease does, so that a program does not depend on how its messages happened to lie."""
+
+    def __init__(self, copy: NDArray[Any]) -> None:
+        self._box = [copy]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._box and not is_alone(self._box) and kind is None:
+            raise BufferError(
+                "a view or array of the message is still alive at the end of its `with` block; drop "
+                "it (del) before, or copy it: array.copy()"
+            )
 
 
 class ArrayReservation:

@@ -12,7 +12,7 @@ and makes the block raise BufferError, as with lease().
 Rejected: asking for `del array` in every block; copying what is still alive; a proxy, which C
 libraries would not take for an array.
 
-Holds: retire. Must not know: leases, ends. Joins: arrays.py, at the end of its blocks.
+Holds: retire, is_alone. Must not know: leases, ends. Joins: arrays.py, at the end of its blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy
 
-__all__ = ["retire"]
+__all__ = ["is_alone", "retire"]
 
 # As __setstate__() takes it: version, shape, dtype, Fortran order, data.
 _OVER: Any = (1, (), numpy.dtype([("the lease is over", "V1")]), False, b"\0")
@@ -52,6 +52,12 @@ def retire(box: list[numpy.ndarray[Any, Any]], frame: FrameType) -> None:
     if _COUNTS_ARE_TRUE and sys.getrefcount(array) == _ONE + 1 and _has_variable(frame, array):
         array.__setstate__(_OVER)
         array.flags.writeable = False
+
+
+def is_alone(box: list[numpy.ndarray[Any, Any]]) -> bool:
+    """Nothing but the box, empty afterwards, had the array in it."""
+    array = box.pop()
+    return sys.getrefcount(array) == _ONE
 
 
 def _has_variable(frame: FrameType, array: object) -> bool:
