@@ -33,6 +33,27 @@ cdef inline object as_bytes(Endpoint end, nr_message *message):
     return made
 
 
+cdef object _objects = None
+cdef object _arrays = None
+
+# Loaded by their first use, since msgspec and numpy take longer to load than naru; kept, since an
+# import statement takes as long as a message.
+
+cdef object objects():
+    global _objects
+    if _objects is None:
+        from naru.codec import objects as module
+        _objects = module
+    return _objects
+
+cdef object arrays():
+    global _arrays
+    if _arrays is None:
+        from naru.codec import arrays as module
+        _arrays = module
+    return _arrays
+
+
 cdef class Receiver(Endpoint):
     """The receiving verbs. All are safe from several threads; each message goes to one of them.
 
@@ -249,14 +270,12 @@ cdef class Receiver(Endpoint):
         Raises: as receive(). ProtocolError: the message is no such value; it is gone, the end goes
         on. Source: https://github.com/msgpack/msgpack/blob/master/spec.md
         """
-        from naru.codec import objects
-        return objects.value_of(self.receive(timeout_s), type, codec, self.address)
+        return objects().value_of(self.receive(timeout_s), type, codec, self.address)
 
     def try_receive_object(self, type=None, codec=None, default=None):
         """As receive_object(), or `default` when there is no message now. Never waits."""
-        from naru.codec import objects
         message = self.try_receive()
-        return default if message is None else objects.value_of(
+        return default if message is None else objects().value_of(
             message, type, codec, self.address)
 
     def receive_array(self, timeout_s=None):
@@ -268,14 +287,12 @@ cdef class Receiver(Endpoint):
         Raises: as receive(). ProtocolError: the message is no array, or not a sound one; it is gone,
         the end goes on. ImportError without numpy (`naru-ipc[arrays]`).
         """
-        from naru.codec import arrays
-        return arrays.array_of(Owned(self.receive(timeout_s)), self.address)
+        return arrays().array_of(Owned(self.receive(timeout_s)), self.address)
 
     def try_receive_array(self):
         """As receive_array(), or None when there is no message now. Never waits."""
-        from naru.codec import arrays
         message = self.try_receive()
-        return None if message is None else arrays.array_of(Owned(message), self.address)
+        return None if message is None else arrays().array_of(Owned(message), self.address)
 
     def lease_array(self, timeout_s=None, *, bint writable=False):
         """The next array in place: `with receiver.lease_array() as array:`.
@@ -295,5 +312,4 @@ cdef class Receiver(Endpoint):
         until that is gone. The name after `as` may be: the array behind it is emptied, and using it
         raises.
         """
-        from naru.codec import arrays
-        return arrays.ArrayLease(Lease(self, timeout_s, writable), self.address, writable)
+        return arrays().ArrayLease(Lease(self, timeout_s, writable), self.address, writable)

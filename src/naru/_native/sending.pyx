@@ -23,6 +23,27 @@ cdef enum:
     BATCH = 256   # messages that go to C in one call
 
 
+cdef object _objects = None
+cdef object _arrays = None
+
+# Loaded by their first use, since msgspec and numpy take longer to load than naru; kept, since an
+# import statement takes as long as a message.
+
+cdef object objects():
+    global _objects
+    if _objects is None:
+        from naru.codec import objects as module
+        _objects = module
+    return _objects
+
+cdef object arrays():
+    global _arrays
+    if _arrays is None:
+        from naru.codec import arrays as module
+        _arrays = module
+    return _arrays
+
+
 cdef class Parts:
     """Buffers of a list, held for one call."""
     cdef iovec *parts
@@ -276,13 +297,11 @@ cdef class Sender(Endpoint):
         Raises: TypeError when the codec cannot write the value; else as send().
         Source: https://github.com/msgpack/msgpack/blob/master/spec.md
         """
-        from naru.codec import objects
-        self.send_parts(objects.parts_of(value, codec), timeout_s)
+        self.send_parts(objects().parts_of(value, codec), timeout_s)
 
     def try_send_object(self, value, codec=None):
         """As send_object(), if that needs no waiting: True, or False when there is no room."""
-        from naru.codec import objects
-        return self.try_send(b"".join(objects.parts_of(value, codec)))
+        return self.try_send(b"".join(objects().parts_of(value, codec)))
 
     def send_array(self, array, timeout_s=None):
         """Sends one numpy array with its dtype, shape and order; it arrives as it is.
@@ -300,13 +319,11 @@ cdef class Sender(Endpoint):
         Raises: TypeError for objects, masks and dtypes that numpy cannot name. ImportError without
         numpy (`naru-ipc[arrays]`). Else as send().
         """
-        from naru.codec import arrays
-        arrays.send_array(self, array, timeout_s)
+        arrays().send_array(self, array, timeout_s)
 
     def try_send_array(self, array):
         """As send_array(), if that needs no waiting: True, or False when there is no room."""
-        from naru.codec import arrays
-        return not self.reserved and arrays.try_send_array(self, array)
+        return not self.reserved and arrays().try_send_array(self, array)
 
     def reserve_array(self, shape, dtype="f8", order="C", timeout_s=None):
         """A numpy array to be computed in place: `with sender.reserve_array(shape, dtype) as array:`.
@@ -325,8 +342,7 @@ cdef class Sender(Endpoint):
         is still alive at the end of the block: then nothing is sent. The name after `as` may be: the
         array behind it is emptied, and using it raises.
         """
-        from naru.codec import arrays
-        return arrays.ArrayReservation(self, shape, dtype, order, timeout_s)
+        return arrays().ArrayReservation(self, shape, dtype, order, timeout_s)
 
     def _send_in_place(self, Py_ssize_t most_bytes, fill, timeout_s=None):
         """True: a message was sent that `fill(view, address)` wrote into at most `most_bytes` in the

@@ -37,6 +37,7 @@ MAX_DIMENSIONS = 64
 _KIND, _VERSION, _FORTRAN = ord("A"), 1, 1
 _FIXED = struct.Struct("<6BHII")
 _MOST_BYTES = 2**63 - 1
+_MOST_HEADER = _FIXED.size + 8 * MAX_DIMENSIONS + dtypes.MAX_TEXT_BYTES + ALIGNMENT
 
 
 class Header(NamedTuple):
@@ -65,6 +66,11 @@ def prefix_of(dtype: numpy.dtype[Any], shape: tuple[int, ...], order: str) -> by
 
 def finished(prefix: bytes, address: int) -> bytes:
     """The whole header, for a message that begins at this address; the data follow it."""
+    return _finished(prefix, address % ALIGNMENT)
+
+
+@lru_cache(maxsize=256)
+def _finished(prefix: bytes, address: int) -> bytes:
     end = len(prefix)
     offset = end + -(address + end) % ALIGNMENT
     return b"".join((prefix[:8], offset.to_bytes(4, "little"), prefix[12:], bytes(offset - end)))
@@ -86,7 +92,15 @@ def parse(message: memoryview) -> Header:
     fixed = bytes(message[: _FIXED.size])
     if len(fixed) < _FIXED.size or fixed[0] != MARK or fixed[1] != _KIND:
         raise ProtocolError(f"{_described(fixed)}, not an array")
-    _, _, version, flags, ndim, zero, text_bytes, offset, zeros = _FIXED.unpack(fixed)
+    offset = int.from_bytes(fixed[8:12], "little")
+    # An offset beyond the message, or the longest header, is refused with the rest.
+    return _parse(fixed + bytes(message[_FIXED.size : min(offset, _MOST_HEADER)]), len(message))
+
+
+@lru_cache(maxsize=64)  # the headers of a stream of frames are the same, but for 8 offsets
+def _parse(head: bytes, message_bytes: int) -> Header:
+    """As parse(); `head` is the header as far as it says that it goes."""
+    _, _, version, flags, ndim, zero, text_bytes, offset, zeros = _FIXED.unpack_from(head)
     if version != _VERSION:
         raise ProtocolError(f"an array in version {version} of its format; this is {_VERSION}")
     if flags & ~_FORTRAN or zero or zeros:
@@ -95,14 +109,13 @@ def parse(message: memoryview) -> Header:
         raise ProtocolError(f"an array of {ndim} dimensions; {MAX_DIMENSIONS} are possible")
     text_at = _FIXED.size + 8 * ndim
     end = text_at + text_bytes
-    if not end <= offset < end + ALIGNMENT or offset > len(message):
+    if not end <= offset < end + ALIGNMENT or offset != len(head):
         raise ProtocolError(f"an array whose data begin at {offset}, after a header of {end} bytes")
-    rest = bytes(message[:offset])
-    if any(rest[end:]):
+    if any(head[end:]):
         raise ProtocolError("an array with something between its header and its data")
-    shape = struct.unpack_from(f"<{ndim}Q", rest, _FIXED.size)
-    dtype = dtypes.parse(rest[text_at:end])
-    _check_size(shape, dtype.itemsize, len(message) - offset)
+    shape = struct.unpack_from(f"<{ndim}Q", head, _FIXED.size)
+    dtype = dtypes.parse(head[text_at:end])
+    _check_size(shape, dtype.itemsize, message_bytes - offset)
     return Header(dtype, shape, "F" if flags & _FORTRAN else "C", offset)
 
 
