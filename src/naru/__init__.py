@@ -17,6 +17,7 @@ Map of the package (each layer knows only those below it):
     channel                        listen, connect, pair, sender, receiver
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/
+    codec/                         objects and arrays as messages
     errors address settings        beside channel; import nothing of naru
     runtime statistics sizes
 

@@ -14,6 +14,7 @@ def subject(flaw: str = "") -> TransportUnderTest:
         make_channel_pair=lambda: toy_transport.make_pair(flaw),
         max_message_bytes=toy_transport.MAX_MESSAGE_BYTES,
         arrays=False,
+        values=False,
         pollable=False,
     )
 

@@ -46,8 +46,15 @@ PROMISES = {
         r"log: INFO  request 3 served",
         r"4 lines, 1 of them an error, 0 after the end",
     ],
+    "video_frames.py": [
+        r"100 frames of 1920 x 1080, mean brightness 49\.7",
+        r"\d+ frames/s, \d+\.\d\d GB/s",
+        r"CPU seconds: camera \d+\.\d+, viewer \d+\.\d+",
+    ],
     "workers.py": [r"33860 primes below 400000", r"worker 2: \d+ jobs"],
 }
+# A few frames are enough.
+ARGUMENTS = {"video_frames.py": ["100"]}
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def test_every_example_has_its_promises() -> None:
 @pytest.mark.watchdog(seconds=90)
 @pytest.mark.parametrize("name", PROMISES)
 def test_example(name: str, runtime_directory: str) -> None:
-    if name == "frames.py":
+    if name in ("frames.py", "video_frames.py"):
         pytest.importorskip("numpy")
     environment = {
         **os.environ,
@@ -73,7 +80,7 @@ def test_example(name: str, runtime_directory: str) -> None:
         "XDG_RUNTIME_DIR": runtime_directory,
     }
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)],
+        [sys.executable, str(EXAMPLES / name), *ARGUMENTS.get(name, [])],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, timeout=WATCHDOG_S, check=False,
     )  # fmt: skip

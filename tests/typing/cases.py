@@ -9,7 +9,7 @@ from __future__ import annotations
 import array
 import mmap
 from collections.abc import Iterator
-from typing import Any, assert_type
+from typing import Any, NamedTuple, assert_type
 
 import numpy
 import numpy.typing
@@ -96,6 +96,38 @@ def in_place(receiver: naru.Receiver) -> None:
         numpy.frombuffer(memoryview(batch[0]), dtype=numpy.float64)
 
         batch[0][0] = 1  # type: ignore[index]
+
+
+class Order(NamedTuple):
+    name: str
+
+
+def values(channel: naru.Channel) -> None:
+    channel.send_object({"a": 1}, timeout_s=1)
+    channel.send_object({1, 2}, "pickle")
+    assert_type(channel.try_send_object(None), bool)
+    assert_type(channel.receive_object(Order), Order)
+    assert_type(channel.receive_object(type=list[int], timeout_s=1), list[int])
+    assert_type(channel.receive_object(), Any)
+    assert_type(channel.receive_object(type=dict), dict[Any, Any])
+    assert_type(channel.receive_object(codec="pickle"), Any)
+    assert_type(channel.try_receive_object(Order, default=None), Order | None)
+
+    channel.send_object(1, "json")  # type: ignore[arg-type]
+    channel.receive_object(Order, "pickle")  # type: ignore[call-overload]
+
+
+def arrays(channel: naru.Channel) -> None:
+    channel.send_array(numpy.zeros(3), timeout_s=1)
+    channel.send_array([1, 2])
+    assert_type(channel.try_send_array(numpy.zeros(3)), bool)
+    assert_type(channel.receive_array(), numpy.typing.NDArray[Any])
+    assert_type(channel.try_receive_array(), numpy.typing.NDArray[Any] | None)
+    with channel.lease_array(timeout_s=1, writable=True) as leased:
+        assert_type(leased, numpy.typing.NDArray[Any])
+    with channel.reserve_array((3, 2), numpy.uint8, order="F") as room:
+        assert_type(room, numpy.typing.NDArray[Any])
+    channel.reserve_array(3, order="K")  # type: ignore[arg-type]
 
 
 def facts(channel: naru.Channel) -> None:

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "naru"  # an installed package has
 # own layer and those before it.
 LAYERS = [
     ("naru.errors", "naru.version", "naru.statistics", "naru.buffers", "naru.sizes"),
+    ("naru.codec",),  # formats: pure functions over bytes
     ("naru.address",),
     ("naru.settings",),
     ("naru.runtime", "naru.outbox"),

@@ -99,6 +99,7 @@ cdef extern from "naru/endpoint.h" nogil:
     cdef struct nr_endpoint:
         const nr_transport_ops *ops
         uint32_t max_message_bytes
+        bint_c send_begun
         nr_statistics statistics
 
     nr_endpoint nr_endpoint_nobody

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint, nr_recycle_bytes
-from naru._native.views cimport Batch, Lease
+from naru._native.views cimport Batch, Lease, Owned
 from naru._native.waiting cimport finish_receive, next_message, step_door
 
 from naru import errors
@@ -31,6 +31,27 @@ cdef inline object as_bytes(Endpoint end, nr_message *message):
     made = nr_recycle_bytes(&end.recycled, message.data, <Py_ssize_t>message.size)
     nr_endpoint_release(end.core)
     return made
+
+
+cdef object _objects = None
+cdef object _arrays = None
+
+# Loaded by their first use, since msgspec and numpy take longer to load than naru; kept, since an
+# import statement takes as long as a message.
+
+cdef object objects():
+    global _objects
+    if _objects is None:
+        from naru.codec import objects as module
+        _objects = module
+    return _objects
+
+cdef object arrays():
+    global _arrays
+    if _arrays is None:
+        from naru.codec import arrays as module
+        _arrays = module
+    return _arrays
 
 
 cdef class Receiver(Endpoint):
@@ -233,3 +254,62 @@ cdef class Receiver(Endpoint):
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
         return Batch(self, limit, timeout_s)
+
+    # ---- values: the formats are naru.codec's, which is loaded by their first use ----
+
+    def receive_object(self, type=None, codec=None, timeout_s=None):
+        """Waits for a value that send_object() sent, and returns it.
+
+        Args:
+            type: what it has to be, such as a msgspec.Struct, a dataclass, a TypedDict,
+                `list[int]`, `A | B`; it is checked and made one. None = any plain value.
+            codec: None or "msgpack"; "pickle" when the sender uses it. **Unpickling runs what the
+                sender wants**: only from processes that you trust as yourself.
+            timeout_s: as receive().
+
+        Raises: as receive(). ProtocolError: the message is no such value; it is gone, the end goes
+        on. Source: https://github.com/msgpack/msgpack/blob/master/spec.md
+        """
+        return objects().value_of(self.receive(timeout_s), type, codec, self.address)
+
+    def try_receive_object(self, type=None, codec=None, default=None):
+        """As receive_object(), or `default` when there is no message now. Never waits."""
+        message = self.try_receive()
+        return default if message is None else objects().value_of(
+            message, type, codec, self.address)
+
+    def receive_array(self, timeout_s=None):
+        """Waits for an array that send_array() or reserve_array() sent; returns it as a numpy array.
+
+        It is writable and yours: its memory belongs to nobody else. dtype, shape and order are those
+        of what was sent.
+
+        Raises: as receive(). ProtocolError: the message is no array, or not a sound one; it is gone,
+        the end goes on. ImportError without numpy (`naru-ipc[arrays]`).
+        """
+        return arrays().array_of(Owned(self.receive(timeout_s)), self.address)
+
+    def try_receive_array(self):
+        """As receive_array(), or None when there is no message now. Never waits."""
+        message = self.try_receive()
+        return None if message is None else arrays().array_of(Owned(message), self.address)
+
+    def lease_array(self, timeout_s=None, *, bint writable=False):
+        """The next array in place: `with receiver.lease_array() as array:`.
+
+        On shm an array that fits into the ring is the ring's own memory, 64-byte aligned; elsewhere
+        it lies in the receive buffer or is a copy, aligned for its items. Its place is given back at
+        the end of the block, so the sender may meet back-pressure until then. Other receiving verbs
+        raise UnsupportedError meanwhile.
+
+        Args:
+            timeout_s: as receive().
+            writable: True makes an array that can be written to; the sender does not see it. For
+                work in place, and for consumers of DLPack that know no read-only memory.
+
+        Raises: as receive_array(), when the block is entered. BufferError at the end of the block
+        when a slice, another name, a tensor, ... of the array is still alive; its memory stays valid
+        until that is gone. The name after `as` may be: the array behind it is emptied, and using it
+        raises.
+        """
+        return arrays().ArrayLease(Lease(self, timeout_s, writable), self.address, writable)

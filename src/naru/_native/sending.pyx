@@ -10,9 +10,9 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint
-from naru._native.views cimport Reservation
-from naru._native.waiting cimport (finish_rest, finish_send, raise_send_error, send_batch,
-                                   push_later, push_rest, send_parts_of)
+from naru._native.views cimport Reservation, place_of
+from naru._native.waiting cimport (fill_place, finish_rest, finish_send, push_later, push_rest,
+                                   raise_send_error, send_batch, send_parts_of, take_place)
 
 from naru import errors
 
@@ -21,6 +21,27 @@ cdef extern from "<errno.h>":
 
 cdef enum:
     BATCH = 256   # messages that go to C in one call
+
+
+cdef object _objects = None
+cdef object _arrays = None
+
+# Loaded by their first use, since msgspec and numpy take longer to load than naru; kept, since an
+# import statement takes as long as a message.
+
+cdef object objects():
+    global _objects
+    if _objects is None:
+        from naru.codec import objects as module
+        _objects = module
+    return _objects
+
+cdef object arrays():
+    global _arrays
+    if _arrays is None:
+        from naru.codec import arrays as module
+        _arrays = module
+    return _arrays
 
 
 cdef class Parts:
@@ -264,3 +285,86 @@ cdef class Sender(Endpoint):
             if error.errno != EBADF or self.closed:
                 raise
             raise ValueError(f"send_fds: not every one of {fds!r} is an open descriptor") from None
+
+    # ---- values: the formats are naru.codec's, which is loaded by their first use ----
+
+    def send_object(self, value, codec=None, timeout_s=None):
+        """Sends one value: what msgpack knows, structures, dates, sets, enums, UUIDs, decimals.
+
+        Args:
+            value: None, bool, int, float, str, bytes, list, tuple, dict, set, a msgspec.Struct, a
+                dataclass, a TypedDict, ...; numpy arrays go by send_array().
+            codec: None or "msgpack"; "pickle" sends any Python object, to a receiver that asks for
+                pickle, too. **Unpickling runs what the sender wants**: only between processes that
+                trust each other as themselves.
+            timeout_s: as send().
+
+        Raises: TypeError when the codec cannot write the value; else as send().
+        Source: https://github.com/msgpack/msgpack/blob/master/spec.md
+        """
+        self.send_parts(objects().parts_of(value, codec), timeout_s)
+
+    def try_send_object(self, value, codec=None):
+        """As send_object(), if that needs no waiting: True, or False when there is no room."""
+        return self.try_send(b"".join(objects().parts_of(value, codec)))
+
+    def send_array(self, array, timeout_s=None):
+        """Sends one numpy array with its dtype, shape and order; it arrives as it is.
+
+        Args:
+            array: a numpy array of any shape (0-d and empty, too) and any dtype without Python
+                objects (structured, datetime64, str_, big-endian, ...), or what numpy.asarray() or
+                DLPack makes one of. C and Fortran order are kept; any other layout is gathered into
+                the order that is nearest.
+            timeout_s: as send().
+
+        On shm, an array that fits into the ring is copied once, to its place there, 64-byte aligned.
+        Other threads of this end wait while it is copied; the GIL is released by numpy's copying.
+
+        Raises: TypeError for objects, masks and dtypes that numpy cannot name. ImportError without
+        numpy (`naru-ipc[arrays]`). Else as send().
+        """
+        arrays().send_array(self, array, timeout_s)
+
+    def try_send_array(self, array):
+        """As send_array(), if that needs no waiting: True, or False when there is no room."""
+        return not self.reserved and arrays().try_send_array(self, array)
+
+    def reserve_array(self, shape, dtype="f8", order="C", timeout_s=None):
+        """A numpy array to be computed in place: `with sender.reserve_array(shape, dtype) as array:`.
+
+        `array` is writable and 64-byte aligned, in the ring itself on shm when it fits there, in
+        private memory elsewhere. Leaving the block sends it, an exception drops it. What is in it
+        before you write is undefined.
+
+        Args:
+            shape: an int or a sequence of ints, at most 64 (32 before numpy 2).
+            dtype: of the items, without Python objects.
+            order: "C" or "F".
+            timeout_s: for entering the block, as reserve().
+
+        Raises: as reserve() and send_array(). BufferError when a slice or another name of the array
+        is still alive at the end of the block: then nothing is sent. The name after `as` may be: the
+        array behind it is emptied, and using it raises.
+        """
+        return arrays().ArrayReservation(self, shape, dtype, order, timeout_s)
+
+    def _send_in_place(self, Py_ssize_t most_bytes, fill, timeout_s=None):
+        """True: a message was sent that `fill(view, address)` wrote into at most `most_bytes` in the
+        ring, and whose size it returned. False: there is no such place here, nothing was done."""
+        cdef uint8_t *data
+        cdef Reservation place
+        cdef Py_ssize_t written = 0
+        cdef Py_ssize_t size = 0
+        if not take_place(self, most_bytes, timeout_s, &data):
+            return False
+        try:
+            place = place_of(self, data, most_bytes)
+            with memoryview(place) as view:
+                written = fill(view, <size_t>data)
+            if written < 0 or written > most_bytes:
+                raise ValueError(f"{written} bytes in a place of {most_bytes}")
+            size = written
+        finally:
+            fill_place(self, size)
+        return True

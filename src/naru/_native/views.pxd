@@ -19,6 +19,7 @@ cdef class Holder:
 
 
 cdef class Lease(Holder):
+    cdef bint writable
     cdef const uint8_t *data
     cdef Py_ssize_t size
     cdef Py_ssize_t shape[1]
@@ -28,6 +29,11 @@ cdef class Batch(Holder):
     cdef Py_ssize_t limit
     cdef iovec *messages
     cdef Py_ssize_t count
+    cdef Py_ssize_t shape[1]
+
+
+cdef class Owned:
+    cdef bytes message
     cdef Py_ssize_t shape[1]
 
 
@@ -45,7 +51,11 @@ cdef class BatchIterator:
 
 cdef class Reservation(Holder):
     cdef Py_ssize_t size
+    cdef Py_ssize_t sent       # of these, what is the message: see _cut()
     cdef uint8_t *data
     cdef bint in_place
     cdef object private
     cdef Py_ssize_t shape[1]
+
+
+cdef Reservation place_of(Endpoint end, uint8_t *data, Py_ssize_t size)

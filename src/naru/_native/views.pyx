@@ -118,9 +118,10 @@ cdef int enter_once(Holder holder) except -1:
 cdef class Lease(Holder):
     """One message in place; made by Receiver.lease()."""
 
-    def __init__(self, Endpoint end, timeout_s):
+    def __init__(self, Endpoint end, timeout_s, bint writable=False):
         self.end = end
         self.timeout_s = timeout_s
+        self.writable = writable
 
     def __enter__(self):
         cdef nr_message message
@@ -155,11 +156,30 @@ cdef class Lease(Holder):
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.state != 1:
             raise ValueError("the lease is over")
-        fill_buffer(buffer, flags, self, self.data, self.size, self.shape, False)
+        # Never an object of 0 or 1 bytes: those are shared by the whole interpreter.
+        fill_buffer(buffer, flags, self, self.data, self.size, self.shape,
+                    self.writable and self.size > 1)
         self.exports += 1
 
     def __releasebuffer__(self, Py_buffer *buffer):
         self.count_down()
+
+
+@cython.final
+cdef class Owned:
+    """A message that was received, as memory that can be written to: for arrays that are given away.
+
+    Whoever makes one has the only reference to the bytes object and forgets it. (The one that may be
+    kept for recycling is not filled again while this one exists.)
+    """
+
+    def __init__(self, bytes message not None):
+        self.message = message
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        fill_buffer(buffer, flags, self, PyBytes_AS_STRING(self.message),
+                    PyBytes_GET_SIZE(self.message), self.shape,
+                    PyBytes_GET_SIZE(self.message) > 1)
 
 
 @cython.final
@@ -362,8 +382,10 @@ cdef class Batch(Holder):
             raise ValueError("batch.array(): a dtype with objects cannot be shared")
         if size == 0 or size % dtype.itemsize:
             raise ValueError(f"batch.array(): {size} bytes are not a whole number of {dtype}")
-        return numpy.ndarray((self.count, size // dtype.itemsize), dtype, self, 0,
-                             (stride, dtype.itemsize))
+        # frombuffer() keeps the buffer for as long as an array is alive; ndarray(buffer=) gives it
+        # back at once, and the batch would not know of the array.
+        return numpy.ndarray((self.count, size // dtype.itemsize), dtype,
+                             numpy.frombuffer(self, "u1"), 0, (stride, dtype.itemsize))
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         cdef iovec *last
@@ -387,7 +409,19 @@ cdef class Reservation(Holder):
     def __init__(self, Endpoint end, Py_ssize_t size, timeout_s):
         self.end = end
         self.size = size
+        self.sent = size
         self.timeout_s = timeout_s
+
+    @property
+    def _address(self):
+        """Of the place, for who aligns something in it. Only between entering and leaving."""
+        return <size_t>self.data
+
+    def _cut(self, Py_ssize_t size_bytes):
+        """The message is only so long; what the place has behind it is not sent."""
+        if not 0 <= size_bytes <= self.size:
+            raise ValueError(f"the place has {self.size} bytes, not {size_bytes}")
+        self.sent = size_bytes
 
     def __enter__(self):
         enter_once(self)
@@ -417,13 +451,13 @@ cdef class Reservation(Holder):
         self.view = None
         if self.in_place:  # nobody can write to it any more: the message is final
             self.state = 2
-            result = nr_endpoint_commit(self.end.core, self.size)
+            result = nr_endpoint_commit(self.end.core, self.sent)
             self.give_back()
             if result < 0:
                 self.end.fail(result, "reserve")
         else:
             self.state = 3
-            self.end.send(self.private, self.timeout_s)
+            self.end.send(memoryview(self.private)[:self.sent], self.timeout_s)
 
     cdef void give_back(self) noexcept:
         if self.state == 3:
@@ -443,3 +477,12 @@ cdef class Reservation(Holder):
 
     def __releasebuffer__(self, Py_buffer *buffer):
         self.count_down()
+
+
+cdef Reservation place_of(Endpoint end, uint8_t *data, Py_ssize_t size):
+    """A view of what take_place() gave; the one who called that ends it, too."""
+    cdef Reservation place = Reservation(end, size, None)
+    place.data = data
+    place.keep_memory()
+    place.state = 1
+    return place

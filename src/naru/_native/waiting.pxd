@@ -12,6 +12,8 @@ cdef int send_parts_of(Endpoint end, const iovec *parts, int count, size_t size,
 cdef int send_batch(Endpoint end, const iovec *messages, int count, object timeout_s,
                     Py_ssize_t *sent) except -1
 cdef int reserve_place(Endpoint end, size_t size, object timeout_s, uint8_t **data) except -1
+cdef int take_place(Endpoint end, size_t size, object timeout_s, uint8_t **data) except -1
+cdef int fill_place(Endpoint end, size_t size) except -1
 cdef int step_door(Endpoint end) except -1
 cdef int finish_receive(Endpoint end, nr_message *message, object timeout_s, int result,
                         bint quiet) except -1

@@ -215,6 +215,49 @@ cdef int reserve_place(Endpoint end, size_t size, object timeout_s, uint8_t **da
     return 1
 
 
+cdef int take_place(Endpoint end, size_t size, object timeout_s, uint8_t **data) except -1:
+    """As reserve_place(), but at 1 this thread holds the direction, with a message begun: others wait
+    their turn while it is written, also without the GIL. fill_place() ends that."""
+    cdef int result
+    cdef uint64_t deadline
+    if end.reserved:
+        end.fail(-EOPNOTSUPP, "send", "a reservation is open on this end: leave its `with` block")
+    if end.core.ops == NULL or end.core.ops.reserve == NULL:
+        return 0
+    deadline = deadline_of(timeout_s)
+    end.hold(NR_SEND, deadline, "send")
+    result = -EAGAIN
+    try:
+        while True:
+            result = nr_endpoint_reserve(end.core, size, data)
+            if result != -EAGAIN:
+                break
+            if end.wait(NR_SEND, deadline, "send") == 0:
+                end.fail(-ETIMEDOUT, "send", "no room came free in time; nothing was sent")
+    finally:
+        if result == 0:
+            end.core.send_begun = True
+        else:
+            nr_endpoint_let_go(end.core, NR_SEND)
+    if result == -EOPNOTSUPP or result == -EMSGSIZE:
+        return 0
+    if result < 0:
+        raise_send_error(end, result, size)
+    return 1
+
+
+cdef int fill_place(Endpoint end, size_t size) except -1:
+    """Sends the first `size` bytes of what take_place() gave; 0 drops it."""
+    cdef int result = 0
+    end.core.send_begun = False
+    if size:
+        result = nr_endpoint_commit(end.core, size)
+    nr_endpoint_let_go(end.core, NR_SEND)
+    if result < 0:
+        raise_send_error(end, result, size)
+    return 0
+
+
 # ---- receiving ----
 
 cdef int step_door(Endpoint end) except -1:

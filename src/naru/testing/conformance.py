@@ -39,6 +39,7 @@ from naru.testing.checks import (
     pressure,
     sizes,
     threads,
+    values,
     waiting,
 )
 from naru.testing.checks.catalogue import Check
@@ -58,6 +59,7 @@ _ALL: tuple[Check, ...] = (
     *descriptors.CHECKS,
     *facts.CHECKS,
     *listening.CHECKS,
+    *values.CHECKS,
 )
 
 

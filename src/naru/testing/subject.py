@@ -125,6 +125,8 @@ class TransportUnderTest:
     """A leased message stays where it is; its room is the sender's again when the lease ends."""
     arrays: bool = True
     """lease_many() batches have .array(dtype); needs numpy."""
+    values: bool = True
+    """send_object, send_array, lease_array, reserve_array and their kin."""
     pollable: bool = True
     """fileno() can be polled."""
     counts: bool = True

@@ -7,7 +7,7 @@
     waiting     timeouts, wake-ups, Ctrl-C                 pressure   a full receiver
     closing     close, and what the peer sees              threads    several on one end; fairness
     descriptors open files that travel                     facts      statistics, repr, pickling
-    listening   conversations by name
+    listening   conversations by name                  values     objects and arrays
 
 A check uses nothing but the verbs, so that it runs on any implementation of them.
 """
