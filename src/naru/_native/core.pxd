@@ -128,6 +128,19 @@ cdef extern from "naru/endpoint.h" nogil:
     int nr_process_start()
     int nr_process_has_barrier()
 
+cdef extern from "naru/watch.h" nogil:
+    cdef struct nr_watch:
+        pass
+    int nr_watch_open(nr_endpoint *, nr_watch **)
+    int nr_watch_fileno(const nr_watch *)
+    int nr_watch_begin(nr_watch *, nr_direction)
+    int nr_watch_spin(nr_watch *, nr_direction)
+    int nr_watch_arm(nr_watch *, nr_direction)
+    int nr_watch_look(nr_watch *)
+    uint64_t nr_watch_interval_ns(const nr_watch *)
+    int nr_watch_check(nr_watch *, nr_direction)
+    void nr_watch_close(nr_watch *)
+
 cdef extern from "naru/transports.h" nogil:
     cdef struct nr_settings:
         nr_wait_mode wait

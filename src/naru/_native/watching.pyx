@@ -1,0 +1,176 @@
+# cython: language_level=3, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
+# cython: boundscheck=False, wraparound=False, initializedcheck=False
+"""How an event loop waits for an end: the steps of native/include/naru/watch.h, and what a verb that
+never waits has to know besides. Must not know: any loop (naru.aio does).
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+
+from naru._native.core cimport *
+from naru._native.endpoint cimport Endpoint
+from naru._native.views cimport Reservation
+from naru._native.waiting cimport raise_send_error
+
+cdef extern from "<errno.h>":
+    const int EAGAIN, EBUSY
+
+cdef enum:
+    BATCH = 256   # messages that go to C in one call
+
+SEND = NR_SEND
+RECEIVE = NR_RECEIVE
+
+
+cdef class Watch:
+    """Both directions of one end as one descriptor that polls readable; belongs to one thread."""
+
+    cdef nr_watch *core
+    cdef Endpoint end
+
+    def __init__(self, Endpoint end not None):
+        cdef int result
+        if self.core != NULL:
+            raise TypeError("a watch is made once")
+        result = nr_watch_open(end.core, &self.core)
+        self.end = end
+        self.check(result)
+
+    def __dealloc__(self):
+        if self.core != NULL:
+            nr_watch_close(self.core)
+            self.core = NULL
+
+    def close(self):
+        """Before the end is closed. Idempotent."""
+        if self.core != NULL:
+            nr_watch_close(self.core)
+            self.core = NULL
+
+    cdef int check(self, int result) except? -1:
+        if result < 0:
+            self.end.fail(result, "wait")
+        return result
+
+    cdef int stepped(self, int result) except? -2:
+        return -1 if result == -EAGAIN else self.check(result)
+
+    def fileno(self):
+        """Polls readable when look() has something to say. The same all the time."""
+        return nr_watch_fileno(self.core)
+
+    def begin(self, nr_direction direction):
+        """A wait begins with a short spin: 1 worth a try; 0 not yet; -1 not yet: arm."""
+        return 1 if self.core == NULL else self.stepped(nr_watch_begin(self.core, direction))
+
+    def spin(self, nr_direction direction):
+        """Some more of it: as begin()."""
+        return 1 if self.core == NULL else self.stepped(nr_watch_spin(self.core, direction))
+
+    def arm(self, nr_direction direction):
+        """True: worth a try; False: the descriptor will tell."""
+        return self.core == NULL or self.check(nr_watch_arm(self.core, direction)) == 1
+
+    def look(self):
+        """A mask of 1 << direction: what is worth a try now, and is not armed any more."""
+        return 3 if self.core == NULL else self.check(nr_watch_look(self.core))
+
+    @property
+    def interval_s(self):
+        """Who has armed calls ask() so often, because no descriptor tells of everything; None:
+        needs not."""
+        cdef uint64_t interval = NR_FOREVER if self.core == NULL else \
+            nr_watch_interval_ns(self.core)
+        cdef uint64_t now, until
+        if self.end.door is not None and self.end.door.pending:
+            now = nr_os_now_ns()
+            until = <uint64_t>self.end.door.deadline_ns
+            interval = min(interval, until - now if until > now else <uint64_t>0)
+        return None if interval == NR_FOREVER else interval / 1e9
+
+    def ask(self, nr_direction direction):
+        """True: worth a try. Raises: how the end has ended, as a wait does."""
+        cdef int result
+        if self.core == NULL:
+            return True
+        if self.end.door is not None and self.end.door.pending:
+            return True  # the try sends silent strangers away
+        result = nr_watch_check(self.core, direction)
+        if result < 0:
+            self.end.fail(result, "send" if direction == NR_SEND else "receive")
+        return result == 1
+
+
+def has_rest(Endpoint end not None):
+    """An accepted message has not gone out completely: call flush() when there is room."""
+    return bool(nr_endpoint_has_rest(end.core))
+
+
+def flush(Endpoint end not None):
+    """Pushes the rest of an accepted message out: True when nothing of it is left."""
+    cdef int result = nr_endpoint_admit(end.core)
+    if result == 0:
+        result = nr_endpoint_flush(end.core)
+    if result == -EAGAIN:
+        return False
+    if result < 0:
+        raise_send_error(end, result, 0)
+    return True
+
+
+def send_some(Endpoint end not None, list messages, Py_ssize_t start):
+    """Sends messages[start:] as far as that needs no waiting; gives how many were accepted."""
+    cdef iovec batch[BATCH]
+    cdef Py_ssize_t length = len(messages), i = start
+    cdef int count, result
+    while i < length:
+        count = 0
+        while count < BATCH and i + count < length:
+            message = messages[i + count]
+            if not PyBytes_CheckExact(message) or \
+                    PyBytes_GET_SIZE(message) > <Py_ssize_t>NR_SMALL_MESSAGE:
+                break
+            batch[count].iov_base = PyBytes_AS_STRING(message)
+            batch[count].iov_len = PyBytes_GET_SIZE(message)
+            count += 1
+        if count == 0:
+            if not end.try_send(messages[i]):
+                break
+            i += 1
+            continue
+        result = nr_endpoint_send_many(end.core, batch, count)
+        if result == -EAGAIN or result == -EBUSY:
+            break
+        if result < 0:
+            if i > start:
+                break  # what was sent is told first; the next call meets it again
+            raise_send_error(end, result, batch[0].iov_len)
+        i += result
+    return i - start
+
+
+def private_of(Reservation reservation not None):
+    """What leaving its block sends, when that is not in the ring already; else None."""
+    return reservation.private if reservation.state == 1 and not reservation.in_place else None
+
+
+def take_leave(Endpoint end not None):
+    """The goodbye before close(), as far as that needs no waiting: False when there is no room."""
+    return (nr_endpoint_state(end.core) != NR_OPEN
+            or nr_endpoint_take_leave(end.core) != -EAGAIN)
+
+
+def is_lingering(Endpoint end not None):
+    """After it: closing now would destroy what only the kernel has (tcp)."""
+    return (nr_endpoint_state(end.core) == NR_OPEN and end.core.ops.linger != NULL
+            and end.core.ops.linger(end.core) == -EAGAIN)
+
+
+def linger_s(Endpoint end not None):
+    """So long close() waits for both at most."""
+    return getattr(end.place, "linger_s", 1.0)
+
+
+def close_now(Endpoint end not None):
+    """close() without any waiting."""
+    end.hurried = True
+    end.close()
