@@ -12,7 +12,7 @@ from naru._native.views cimport Reservation
 from naru._native.waiting cimport raise_send_error
 
 cdef extern from "<errno.h>":
-    const int EAGAIN, EBUSY
+    const int EAGAIN, EBUSY, EOPNOTSUPP
 
 cdef enum:
     BATCH = 256   # messages that go to C in one call
@@ -122,6 +122,8 @@ def send_some(Endpoint end not None, list messages, Py_ssize_t start):
     cdef iovec batch[BATCH]
     cdef Py_ssize_t length = len(messages), i = start
     cdef int count, result
+    if end.reserved:
+        end.fail(-EOPNOTSUPP, "send_many", "a reservation is open on this end")
     while i < length:
         count = 0
         while count < BATCH and i + count < length:

@@ -108,6 +108,11 @@ class End:
         made: Statistics = self._end.statistics()
         return made
 
+    def fileno(self) -> int:
+        """As of the synchronous end; no verb here needs it, and on shm it makes them slower."""
+        number: int = self._end.fileno()
+        return number
+
     def __repr__(self) -> str:
         return f"<aio.{repr(self._end).lstrip('<')}"
 
@@ -305,6 +310,9 @@ class Sender(End):
             if has_rest(self._end):
                 await self._run(SEND, lambda: True, timeout_s, "send")
             return
+        if self._turns[SEND].block is not None:  # try_send() would not say why it cannot
+            await self._sending(self._end.send, timeout_s, data, priority=priority)
+            return
         await self._run(
             SEND,
             lambda: self._end.try_send(data, priority=priority) or None,
@@ -467,11 +475,6 @@ class Receiver(End):
         Rules and Raises: as naru.Receiver.lease_many().
         """
         return Block(self, RECEIVE, lambda: self._end.lease_many(limit, 0), timeout_s, "lease_many")
-
-    def fileno(self) -> int:
-        """As naru.Receiver.fileno(); no verb here needs it, and on shm it makes them slower."""
-        number: int = self._end.fileno()
-        return number
 
 
 class Channel(Sender, Receiver):

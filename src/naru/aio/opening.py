@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "listen", "pair", "receiver", "sender"]
 
-FIRST_SLICE_S = 0.25
+# A thread that was given up lives so long at most: where nobody is there, and where somebody is busy.
+SLICE_S = 0.05
 LAST_SLICE_S = 5.0
+PAUSE_S = 0.05
 
 
 def listen(address: str | Address) -> Listener:
@@ -80,7 +82,7 @@ class _Reaching:
         self._deadline_s = deadline_of(timeout_s)
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._abandoned = False
+        self._abandoned = threading.Event()
         self.result: asyncio.Future[Any] = self._loop.create_future()
 
     def run(self) -> None:
@@ -90,7 +92,7 @@ class _Reaching:
         except BaseException as caught:
             end, error = None, caught
         with self._lock:
-            if not self._abandoned:
+            if not self._abandoned.is_set():
                 try:
                     self._loop.call_soon_threadsafe(self._deliver, end, error)
                     return
@@ -101,16 +103,20 @@ class _Reaching:
 
     def _persist(self) -> Any:
         """Tries for short times, so that a thread that was given up does not live for long."""
-        slice_s = FIRST_SLICE_S
+        slice_s = SLICE_S
         while True:
             left_s = None if self._deadline_s is None else self._deadline_s - time.monotonic()
             is_last = left_s is not None and left_s <= slice_s
             try:
-                return self._open_end(self._address, max(0.0, left_s) if is_last else slice_s)  # type: ignore[type-var]
-            except (NoSuchNameError, TimedOutError):
-                if is_last or self._abandoned:
+                return self._open_end(self._address, slice_s if left_s is None else
+                                      max(0.0, min(slice_s, left_s)))  # fmt: skip
+            except NoSuchNameError:
+                if is_last or self._abandoned.wait(PAUSE_S):
                     raise
-            slice_s = min(2 * slice_s, LAST_SLICE_S)
+            except TimedOutError:
+                if is_last or self._abandoned.is_set():
+                    raise
+                slice_s = min(4 * slice_s, LAST_SLICE_S)
 
     def _deliver(self, end: Any, error: BaseException | None) -> None:
         if self.result.done():  # cancelled when the thread had finished
@@ -124,7 +130,7 @@ class _Reaching:
     def abandon(self) -> None:
         """Nobody waits for it any more."""
         with self._lock:
-            self._abandoned = True
+            self._abandoned.set()
         if self.result.done() and not self.result.cancelled() and not self.result.exception():
             self.result.result().close()
 
