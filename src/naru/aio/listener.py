@@ -81,7 +81,7 @@ class Listener:
         fd = self._listener.fileno()
         loop.add_reader(fd, _wake, waiter)
         pauses = [] if deadline_s is None else [deadline_s - monotonic()]
-        busy_s = self._listener.pause_s()
+        busy_s = self._listener._step_due_s()
         if busy_s is not None:
             pauses.append(busy_s)
         timer = loop.call_later(max(0.0, min(pauses)), _wake, waiter) if pauses else None

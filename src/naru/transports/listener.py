@@ -110,10 +110,10 @@ class Listener:
         return channel
 
     def _pause_ms(self, deadline: Deadline) -> float | None:
-        pauses = [s * 1000 for s in (deadline.left_s, self.pause_s()) if s is not None]
+        pauses = [s * 1000 for s in (deadline.left_s, self._step_due_s()) if s is not None]
         return min(pauses) + 1 if pauses else None
 
-    def pause_s(self) -> float | None:
+    def _step_due_s(self) -> float | None:
         """Seconds after which accept(timeout_s=0) has something to do although nothing became
         readable (a silent stranger's time is up); None: nothing."""
         if not self._door.pending:

@@ -13,7 +13,6 @@ import errno
 import os
 import socket
 import stat
-import weakref
 from collections.abc import Callable
 
 from naru.errors import NameTakenError, from_os_error
@@ -34,6 +33,7 @@ class OwnedName:
         _open_names.add(self)
 
     def close(self) -> None:
+        _open_names.discard(self)
         if os.getpid() != self._owner or not self._lock.held:
             return  # a forked child's copy: the name is its parent's
         try:
@@ -45,8 +45,9 @@ class OwnedName:
 
 
 # The state of the module, and the reason for it: only one who knows all names can give up, at the
-# exit, those whose ends are kept open by a blocked thread.
-_open_names: weakref.WeakSet[OwnedName] = weakref.WeakSet()
+# exit, those whose ends are kept open by a blocked thread. Not a WeakSet: the collector would finalize
+# the lock of a forgotten end before the end, which could not remove its file then.
+_open_names: set[OwnedName] = set()
 
 
 @atexit.register
