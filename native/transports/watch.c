@@ -5,10 +5,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
-/* Below what one turn of a Python loop costs (10 us): the others wait no longer for it. */
-#define FIRST_SPIN_NS 10000u
-#define SLICE_NS 4000u
-/* wait=spin never sleeps; whether the peer lives is asked so often. */
+/* Who looks and never sleeps asks so often whether the peer lives. */
 #define CHECK_NS 50000000u
 /* So many events that nobody waits for, and the kernel is told not to report them. One or two come
  * with every wait that ended before it slept, and are cheaper than telling it. */
@@ -66,31 +63,24 @@ static void learn(struct nr_watch *w, enum nr_direction direction, bool by_spinn
 
 /* ---- spinning ---- */
 
-static int spin_for(struct nr_watch *w, enum nr_direction direction, uint64_t most_ns)
+int nr_watch_begin(struct nr_watch *w, enum nr_direction direction, uint64_t most_ns)
 {
     struct nr_endpoint *e = w->endpoint;
     uint64_t budget = nr_waiting_budget_ns(&e->waiting[direction], nr_process_cpu_count());
-    uint64_t spent = nr_os_now_ns() - w->started_ns[direction];
 
-    if (spent >= budget)
-        return -EAGAIN;
-    if (nr_endpoint_spin(e, direction, budget - spent < most_ns ? budget - spent : most_ns)) {
-        learn(w, direction, true);
-        return 1;
-    }
-    return nr_os_now_ns() - w->started_ns[direction] >= budget ? -EAGAIN : 0;
-}
-
-int nr_watch_begin(struct nr_watch *w, enum nr_direction direction)
-{
     if (!is_open(w))
         return 1; /* the next try says what it is */
-    w->endpoint->statistics.waits[direction]++;
+    e->statistics.waits[direction]++;
     w->started_ns[direction] = w->checked_ns[direction] = nr_os_now_ns();
-    return spin_for(w, direction, FIRST_SPIN_NS);
+    if (budget > most_ns)
+        budget = most_ns;
+    if (budget == 0 || !nr_endpoint_spin(e, direction, budget))
+        return 0;
+    learn(w, direction, true);
+    return 1;
 }
 
-/* ---- sleeping, and the long spins of those who never sleep ---- */
+/* ---- sleeping, and the looks of those who do not ---- */
 
 static int report(struct nr_watch *w, unsigned place, uint32_t events)
 {
@@ -175,15 +165,21 @@ int nr_watch_arm(struct nr_watch *w, enum nr_direction direction)
     return 0;
 }
 
-int nr_watch_spin(struct nr_watch *w, enum nr_direction direction)
+int nr_watch_glance(struct nr_watch *w, enum nr_direction direction)
 {
+    uint64_t now;
     int result;
 
     if (!is_open(w))
         return 1;
-    if (nr_os_now_ns() - w->checked_ns[direction] < CHECK_NS)
-        return spin_for(w, direction, SLICE_NS);
-    w->checked_ns[direction] = nr_os_now_ns();
+    if (w->endpoint->ops->is_ready(w->endpoint, direction)) {
+        learn(w, direction, true);
+        return 1;
+    }
+    now = nr_os_now_ns();
+    if (now - w->checked_ns[direction] < CHECK_NS)
+        return 0;
+    w->checked_ns[direction] = now;
     result = nr_watch_arm(w, direction);
     if (result != 0)
         return result;

@@ -142,6 +142,7 @@ def test_a_killed_server_is_heard_of_by_every_client(loop: str) -> None:
                 assert isinstance(result, naru.PeerGoneError), result
             for channel in channels:
                 await channel.aclose()
+            assert child.wait() == -signal.SIGKILL  # its death is seen before all of it is gone
             async with aio.listen(address):
                 pass
 

@@ -2,12 +2,11 @@
  *
  * nr_endpoint_wait() sleeps; whoever has a loop of its own cannot. A watch is the same wait in steps:
  *
- *   nr_watch_begin  the wait begins: a short spin
- *   nr_watch_spin   some more of it, as long as the learned budget lasts; between two calls the loop
- *                   does what else it has to do
- *   nr_watch_arm    to be called when the budget is used up: the peer is told to ring
+ *   nr_watch_begin   the wait begins, with a short spin
+ *   nr_watch_glance  a look, in a turn of the loop: as long as that is worth more than sleeping
+ *   nr_watch_arm     then: the peer is told to ring
  *   (the loop polls nr_watch_fileno() for reading)
- *   nr_watch_look   which directions are worth another try
+ *   nr_watch_look    which directions are worth another try
  *
  * The descriptor is an epoll, registered with the loop once. What the transport sleeps on is watched
  * in it by edges, so a channel that nobody waits for does not keep the loop awake, and waiting again
@@ -24,9 +23,9 @@ struct nr_watch;
 /* The endpoint must outlive its watch. */
 int nr_watch_open(struct nr_endpoint *, struct nr_watch **);
 int nr_watch_fileno(const struct nr_watch *);
-/* 1: worth a try; 0: nothing yet, and the budget for spinning is not used up; -EAGAIN: it is. */
-int nr_watch_begin(struct nr_watch *, enum nr_direction);
-int nr_watch_spin(struct nr_watch *, enum nr_direction);
+/* 1: worth a try; 0: nothing yet. Spins for what the last waits taught, at most `most_ns`. */
+int nr_watch_begin(struct nr_watch *, enum nr_direction, uint64_t most_ns);
+int nr_watch_glance(struct nr_watch *, enum nr_direction);
 /* 1: worth a try now, and not armed; 0: armed, the descriptor will tell. */
 int nr_watch_arm(struct nr_watch *, enum nr_direction);
 /* A mask of 1 << direction: what was armed, is worth a try, and is not armed any more. */

@@ -51,20 +51,34 @@ cdef class Watch:
             self.end.fail(result, "wait")
         return result
 
-    cdef int stepped(self, int result) except? -2:
-        return -1 if result == -EAGAIN else self.check(result)
-
     def fileno(self):
         """Polls readable when look() has something to say. The same all the time."""
         return nr_watch_fileno(self.core)
 
-    def begin(self, nr_direction direction):
-        """A wait begins with a short spin: 1 worth a try; 0 not yet; -1 not yet: arm."""
-        return 1 if self.core == NULL else self.stepped(nr_watch_begin(self.core, direction))
+    @property
+    def looks(self):
+        """While the loop has something to do: True: glance() costs less than arm(); False: arm at
+        once, because the loop's own poll sees it as well."""
+        return bool(self.end.core.ops.ready_is_cheap) or self.never_sleeps
 
-    def spin(self, nr_direction direction):
-        """Some more of it: as begin()."""
-        return 1 if self.core == NULL else self.stepped(nr_watch_spin(self.core, direction))
+    @property
+    def never_sleeps(self):
+        """?wait=spin."""
+        return self.end.core.waiting[0].mode == NR_WAIT_SPIN
+
+    @property
+    def never_spins(self):
+        """?wait=sleep."""
+        return self.end.core.waiting[0].mode == NR_WAIT_SLEEP
+
+    def begin(self, nr_direction direction, uint64_t most_ns):
+        """A wait begins, with a spin of at most so long: True: worth a try; False: not yet."""
+        return self.core == NULL or self.check(
+            nr_watch_begin(self.core, direction, most_ns)) == 1
+
+    def glance(self, nr_direction direction):
+        """True: worth a try; False: not yet."""
+        return self.core == NULL or self.check(nr_watch_glance(self.core, direction)) == 1
 
     def arm(self, nr_direction direction):
         """True: worth a try; False: the descriptor will tell."""
@@ -98,6 +112,34 @@ cdef class Watch:
         if result < 0:
             self.end.fail(result, "send" if direction == NR_SEND else "receive")
         return result == 1
+
+
+cdef class Patience:
+    """How long a loop keeps looking before it sleeps: learned as waiting.h says, from the pauses in
+    which none of its ends had anything to do."""
+
+    cdef nr_waiting waiting
+    cdef uint64_t since_ns
+    cdef bint idle
+
+    def __cinit__(self):
+        nr_waiting_start(&self.waiting, NR_WAIT_ADAPTIVE)
+        self.since_ns = 0
+        self.idle = False
+
+    def is_over(self):
+        """Nothing was to be done: True: sleep; False: look once more."""
+        cdef uint64_t now = nr_os_now_ns()
+        if not self.idle:
+            self.idle = True
+            self.since_ns = now
+        return now - self.since_ns >= nr_waiting_budget_ns(&self.waiting, nr_process_cpu_count())
+
+    def renew(self, bint by_looking):
+        """Something is to be done; was it found by looking, or did it wake the loop?"""
+        if self.idle:
+            self.idle = False
+            nr_waiting_learn(&self.waiting, nr_os_now_ns() - self.since_ns, by_looking)
 
 
 def has_rest(Endpoint end not None):

@@ -2,13 +2,13 @@
 
 A wait has three parts, of which most need only the first:
 
-    at once     a spin of at most 10 us, without leaving the task
-    by turns    4 us of spinning for each turn of the loop, so that other tasks go on
+    at once     a spin of at most 10 us, without leaving the task; its length is learned from this
+                end's last waits, as in the synchronous API (?wait=)
+    by turns    a look in each turn of the loop, together with all that wait in it (lookout.py)
     asleep      the peer is asked to ring, and the loop polls the end's one descriptor
 
-How long is spun is learned from the last waits, as in the synchronous API (?wait=): 50 us at most,
-nothing at all once waits have become longer. The descriptor is registered with the loop at the first
-sleep and stays there; while nobody waits it is silent.
+The descriptor is registered with the loop at the first wait and stays there; while nobody waits it is
+silent.
 
 Holds: Waiting. Must not know: verbs.
 Joins: naru.aio.ends tries, and comes here when that did not do; underneath is
@@ -23,11 +23,14 @@ import weakref
 
 from naru._native.endpoint import Endpoint
 from naru._native.watching import RECEIVE, SEND, Watch, flush
+from naru.aio.lookout import Lookout, lookout_of
 from naru.aio.turns import has_passed
 from naru.errors import NaruError
 
 __all__ = ["Waiting"]
 
+FIRST_SPIN_NS = 10_000
+"""Below what a turn of a loop takes: others wait no longer for it."""
 SHARE_S = 0.0005
 """A task that never has to wait lets the others run at least so often."""
 QUICK_ROUNDS = 16
@@ -42,14 +45,15 @@ class Waiting:
     """What an end has to do with the loop that it is used in."""
 
     __slots__ = (
-        "__weakref__", "_asking", "_end", "_futures", "_loop", "_pushing", "_rounds", "_watch",
-        "due_s",
+        "__weakref__", "_asking", "_end", "_futures", "_lookout", "_loop", "_pushing", "_rounds",
+        "_watch", "due_s",
     )  # fmt: skip
 
     def __init__(self, end: Endpoint) -> None:
         self._end = end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: Watch | None = None
+        self._lookout: Lookout | None = None
         self._futures: list[asyncio.Future[bool] | None] = [None, None]
         self._asking: list[asyncio.TimerHandle | None] = [None, None]
         self._pushing = False
@@ -73,9 +77,8 @@ class Waiting:
         """
         if has_passed(deadline_s):
             return False
-        loop, watch = self._bind()
-        step = watch.begin(direction)
-        if step > 0:
+        loop, watch, lookout = self._bind()
+        if watch.begin(direction, 0 if lookout.is_busy else FIRST_SPIN_NS):
             self._rounds += 1
             if self._rounds >= QUICK_ROUNDS:
                 await self.breathe()
@@ -86,10 +89,10 @@ class Waiting:
         timer = None
         if deadline_s is not None:
             timer = loop.call_later(deadline_s - time.monotonic(), _resolve, future, False)
-        if step == 0:
-            loop.call_soon(self._spin, direction, future)
+        if watch.never_spins:
+            self.sleep(direction, future)
         else:
-            self._sleep(direction, future)
+            lookout.add(self, direction, future, looks=watch.looks, never_sleeps=watch.never_sleeps)
         try:
             return await future
         finally:
@@ -116,39 +119,29 @@ class Waiting:
 
     # ---- the loop's side ----
 
-    def _bind(self) -> tuple[asyncio.AbstractEventLoop, Watch]:
+    def _bind(self) -> tuple[asyncio.AbstractEventLoop, Watch, Lookout]:
         loop = asyncio.get_running_loop()
-        if self._watch is not None and self._loop is loop:
-            return loop, self._watch
+        if self._watch is not None and self._lookout is not None and self._loop is loop:
+            return loop, self._watch, self._lookout
         if self._loop is not None and self._loop is not loop and not self._loop.is_closed():
             raise RuntimeError(f"{self._end!r} is used in another event loop, which is still open")
         if self._watch is not None:
             self._watch.close()
         self._watch = Watch(self._end)
-        self._loop = loop
+        self._loop, self._lookout = loop, lookout_of(loop)
         loop.add_reader(self._watch.fileno(), _look, weakref.ref(self))
-        return loop, self._watch
+        return loop, self._watch, self._lookout
 
-    def _spin(self, direction: int, future: asyncio.Future[bool]) -> None:
-        if future.done() or self._watch is None or self._loop is None:
+    def glance(self, direction: int) -> bool:
+        """True: worth a try. Raises: how the end has ended."""
+        return self._watch is None or self._watch.glance(direction)
+
+    def sleep(self, direction: int, future: asyncio.Future[bool]) -> None:
+        """From now on the descriptor tells: the future's result becomes True."""
+        if future.done():
             return
         try:
-            step = self._watch.spin(direction)
-        except NaruError as error:
-            future.set_exception(error)
-            return
-        if step > 0:
-            future.set_result(True)
-        elif step == 0:
-            self._loop.call_soon(self._spin, direction, future)
-        else:
-            self._sleep(direction, future)
-
-    def _sleep(self, direction: int, future: asyncio.Future[bool]) -> None:
-        if future.done() or self._watch is None:
-            return
-        try:
-            if self._watch.arm(direction):
+            if self._watch is None or self._watch.arm(direction):
                 future.set_result(True)
             else:
                 self._ask_later(direction, future)
@@ -191,6 +184,8 @@ class Waiting:
                 if future is not None and not future.done():
                     future.set_exception(error)
             return
+        if ready and self._lookout is not None:
+            self._lookout.woke()
         for direction in (SEND, RECEIVE):
             if ready & 1 << direction:
                 _resolve(self._futures[direction], True)
@@ -226,7 +221,7 @@ class Waiting:
     def release(self) -> None:
         """Leaves the loop; from any thread. Before the end is closed."""
         loop, watch = self._loop, self._watch
-        self._loop = self._watch = None
+        self._loop = self._watch = self._lookout = None
         self._pushing = False
         self._forget_if_idle()
         if loop is None or watch is None:
