@@ -196,6 +196,40 @@ def test_try_send_of_a_large_message_needs_no_further_verb(run: Run) -> None:
     run(story())
 
 
+@pytest.mark.parametrize("kind", ["shm:?capacity_bytes=4096", "unix:"])
+def test_a_begun_message_is_whole_although_its_end_is_closed(run: Run, kind: str) -> None:
+    """aclose() by another task comes amid a large send: the rest is pushed out, then the goodbye."""
+
+    async def story() -> None:
+        one, other = aio.pair(kind)
+        message = os.urandom(3_000_000)
+        async with other:
+            sending = asyncio.create_task(one.send(message))
+            await asyncio.sleep(0.005)
+            closing = asyncio.create_task(one.aclose())
+            assert [got async for got in other] == [message]
+            await closing
+            with pytest.raises(naru.ClosedError):
+                await sending
+
+    run(story())
+
+
+def test_a_large_send_that_is_late_was_accepted(run: Run) -> None:
+    """As in naru.Sender.send(): what was begun counts as sent, and the loop pushes it out."""
+
+    async def story() -> None:
+        one, other = aio.pair("shm:?capacity_bytes=4096")
+        async with one, other:
+            await one.send(b"x" * 100_000, timeout_s=0.005)
+            assert one.statistics().messages_sent == 1
+            with pytest.raises(naru.TimedOutError, match="nothing was sent"):
+                await one.send(b"y", timeout_s=0.005)
+            assert await other.receive(PATIENCE_S) == b"x" * 100_000
+
+    run(story())
+
+
 def test_timeouts_of_both_kinds(run: Run) -> None:
     async def story() -> None:
         one, other = aio.pair("shm")

@@ -4,6 +4,7 @@
 """How an event loop waits for an end: the steps of native/include/naru/watch.h, and what a verb that
 never waits has to know besides. Must not know: any loop (naru.aio does).
 """
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 
 from naru._native.core cimport *
@@ -140,6 +141,93 @@ cdef class Patience:
         if self.idle:
             self.idle = False
             nr_waiting_learn(&self.waiting, nr_os_now_ns() - self.since_ns, by_looking)
+
+
+cdef class Sending:
+    """One message on its way out, in steps; the message is not copied while it is."""
+
+    cdef Endpoint end
+    cdef Py_buffer view
+    cdef bint held
+    cdef iovec part
+    cdef nr_outgoing out
+    cdef readonly bint done
+    """Accepted, or failed."""
+
+    def __init__(self, *unused):
+        raise TypeError("made by send_now()")
+
+    cdef int take(self, Endpoint end, object data, uint32_t priority) except -1:
+        self.end = end
+        PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
+        self.held = True
+        self.part.iov_base = self.view.buf
+        self.part.iov_len = self.view.len
+        fill_outgoing(&self.out, &self.part, priority)
+        return 0
+
+    @property
+    def begun(self):
+        """Some of it has gone: it must be completed, by step() or by keep()."""
+        return self.out.progress > 0
+
+    def step(self):
+        """Sends what there is room for."""
+        cdef int result
+        if self.done:
+            return
+        result = nr_endpoint_send(self.end.core, &self.out)
+        self.done = result != -EAGAIN and result != -EBUSY
+        if self.done and result < 0:
+            raise_send_error(self.end, result, self.out.size)
+
+    def keep(self):
+        """No step will follow: what was begun is copied, and counts as accepted."""
+        if not self.done and self.out.progress:
+            nr_endpoint_accept_begun(self.end.core, &self.out)  # or broken off: the next verb says so
+        self.done = True
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+
+cdef void fill_outgoing(nr_outgoing *out, iovec *part, uint32_t priority) noexcept:
+    out.parts = part
+    out.part_count = 1
+    out.priority = priority
+    out.flags = 0
+    out.size = part.iov_len
+    out.progress = 0
+    out.fds = NULL
+    out.fd_count = 0
+
+
+def send_now(Endpoint end not None, data, unsigned int priority=0):
+    """Sends a message, or begins to: None when all of it has gone, else what is left to be done."""
+    cdef iovec part
+    cdef nr_outgoing out
+    cdef Sending sending
+    cdef int result = -EAGAIN
+    cdef bint is_small
+    if end.reserved:
+        end.fail(-EOPNOTSUPP, "send", "a reservation is open on this end: leave its `with` block")
+    is_small = PyBytes_CheckExact(data) and PyBytes_GET_SIZE(data) <= <Py_ssize_t>NR_SMALL_MESSAGE
+    if is_small:
+        part.iov_base = PyBytes_AS_STRING(data)
+        part.iov_len = PyBytes_GET_SIZE(data)
+        fill_outgoing(&out, &part, priority)
+        result = nr_endpoint_send(end.core, &out)  # whole, or not at all, or its rest is kept
+        if result == 0 and not nr_endpoint_has_rest(end.core):
+            return None
+        if result < 0 and result != -EAGAIN and result != -EBUSY:
+            raise_send_error(end, result, out.size)
+    sending = Sending.__new__(Sending)
+    sending.take(end, data, priority)
+    sending.done = result == 0
+    if not is_small:
+        sending.step()
+    return None if sending.done and not nr_endpoint_has_rest(end.core) else sending
 
 
 def has_rest(Endpoint end not None):

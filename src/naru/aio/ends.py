@@ -29,11 +29,13 @@ from naru._native.views import Batch
 from naru._native.watching import (
     RECEIVE,
     SEND,
+    Sending,
     close_now,
     flush,
     has_rest,
     is_lingering,
     linger_s,
+    send_now,
     send_some,
     take_leave,
 )
@@ -150,6 +152,7 @@ class End:
         self._send_all_away()
         deadline_s = deadline_of(linger_s(self._end))
         try:
+            await asyncio.sleep(0)  # who was sent away in the middle of a message leaves its rest
             while not take_leave(self._end) and await waiting.ready(SEND, deadline_s):
                 continue
             pause_s = 0.0005
@@ -198,9 +201,12 @@ class End:
             return False  # the synchronous verb says what may be done in a block
         if not self._closing and await turn.take(deadline_s):
             return True
+        self._demand_open(operation)
+        raise self._too_late(direction, operation)
+
+    def _demand_open(self, operation: str) -> None:
         if self._closing:
             raise from_errno(-errno.ECANCELED, operation, self._end.address)
-        raise self._too_late(direction, operation)
 
     def _too_late(self, direction: int, operation: str) -> NaruError:
         return from_errno(
@@ -243,11 +249,10 @@ class End:
         tried: bool = False,
     ) -> Result:
         waiting = self._waiting
-        if not tried and monotonic() >= waiting.due_s:
-            await waiting.breathe()
+        if not tried:
+            await waiting.breathe_if_due()
         while True:
-            if self._closing:
-                raise from_errno(-errno.ECANCELED, operation, self._end.address)
+            self._demand_open(operation)
             result = None if tried else attempt()
             if result is not None:
                 return result
@@ -305,21 +310,40 @@ class Sender(End):
 
         Args and Raises: as naru.Sender.send().
         """
-        tried = not self._turns[SEND].taken and monotonic() < self._waiting.due_s
-        if tried and self._end.try_send(data, priority=priority):
-            if has_rest(self._end):
-                await self._run(SEND, lambda: True, timeout_s, "send")
-            return
-        if self._turns[SEND].block is not None:  # try_send() would not say why it cannot
-            await self._sending(self._end.send, timeout_s, data, priority=priority)
-            return
-        await self._run(
-            SEND,
-            lambda: self._end.try_send(data, priority=priority) or None,
-            timeout_s,
-            "send",
-            tried,
-        )
+        sending = None
+        if not self._turns[SEND].taken and monotonic() < self._waiting.due_s:
+            sending = send_now(self._end, data, priority)
+            if sending is None:
+                return
+        await self._finish(sending, data, priority, deadline_of(timeout_s))
+
+    async def _finish(
+        self,
+        sending: Sending | None,
+        data: ReadableBuffer,
+        priority: int,
+        deadline_s: float | None,
+    ) -> None:
+        """The slow half of send(); `sending`: what has been tried."""
+        mine = await self._take(SEND, deadline_s, "send")
+        try:
+            if sending is None:
+                await self._waiting.breathe_if_due()
+                self._demand_open("send")
+                sending = send_now(self._end, data, priority)
+            while sending is not None and not sending.done:
+                if not await self._waiting.ready(SEND, deadline_s):
+                    if sending.begun:
+                        return  # hence accepted, as in naru.Sender.send()
+                    raise self._too_late(SEND, "send")
+                self._demand_open("send")
+                sending.step()
+            await self._push_out(deadline_s)
+        finally:
+            if sending is not None:
+                sending.keep()
+            if mine:
+                self._give(SEND)
 
     def try_send(self, data: ReadableBuffer, *, priority: int = 0) -> bool:
         """Sends one message if that needs no waiting: True, or False when there is no room, or

@@ -69,6 +69,11 @@ class Waiting:
         self._rounds = 0
         self.due_s = time.monotonic() + SHARE_S
 
+    async def breathe_if_due(self) -> None:
+        """breathe(), when this end has not let the others run for SHARE_S."""
+        if time.monotonic() >= self.due_s:
+            await self.breathe()
+
     async def ready(self, direction: int, deadline_s: float | None) -> bool:
         """Waits until the operation is worth another try; False: the time is up.
 
