@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import naru
 from naru import aio
 from two_processes import Meeting, SideFailedError, run_pair
 
@@ -237,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": machine.command_line(),
         "machine": machine.description(),
-        "versions": machine.versions(DISTRIBUTIONS),
+        "versions": {**machine.versions(DISTRIBUTIONS), "naru-ipc": naru.__version__},
         "load_before": asdict(load),
         "stolen_share": machine.stolen_share(before, machine.cpu_times()),
         "trips": options.trips,

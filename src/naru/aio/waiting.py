@@ -2,7 +2,7 @@
 
 A wait has three parts, of which most need only the first:
 
-    at once     a spin of at most 10 us, without leaving the task; its length is learned from this
+    at once     a spin of at most 20 us, without leaving the task; its length is learned from this
                 end's last waits, as in the synchronous API (?wait=)
     by turns    a look in each turn of the loop, together with all that wait in it (lookout.py)
     asleep      the peer is asked to ring, and the loop polls the end's one descriptor
@@ -29,8 +29,8 @@ from naru.errors import NaruError
 
 __all__ = ["Waiting"]
 
-FIRST_SPIN_NS = 10_000
-"""Below what a turn of a loop takes: others wait no longer for it."""
+FIRST_SPIN_NS = 20_000
+"""About what a turn of the standard loop takes, and the answer of a peer over a socket."""
 SHARE_S = 0.0005
 """A task that never has to wait lets the others run at least so often."""
 QUICK_ROUNDS = 16
