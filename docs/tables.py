@@ -4,9 +4,9 @@
     python docs/tables.py --check    writes nothing; exit code 1 when one is out of date
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. Its numbers come from
-benchmarks/results/messages-*.json and choice-*.json (benchmarks/messages.py and choice.py write
-them) and from the profile that is shipped with naru; its facts from naru itself: capabilities,
-options and errors exist in one place, which is the code.
+benchmarks/results/*.json (messages.py, choice.py and asyncio_round_trips.py there write them) and from
+the profile that is shipped with naru; its facts from naru itself: capabilities, options and errors exist
+in one place, which is the code.
 
 Needs naru importable. What depends on the machine that runs this is named, never printed: the same
 tables come out everywhere.
@@ -306,6 +306,25 @@ def target_table() -> str:
     return table(head, body) + "\n" + "\n".join(_source(record) for record in used)
 
 
+def asyncio_table() -> str:
+    """The newest run of benchmarks/asyncio_round_trips.py."""
+    files = sorted(RESULTS.glob("asyncio-*.json"))
+    if not files:
+        return "No results yet: `python benchmarks/asyncio_round_trips.py` makes them.\n"
+    record = json.loads(files[-1].read_text(encoding="utf-8"))
+    cases = sorted({(row["size_bytes"], row["loop"]) for row in record["rows"]})
+    found = {(row["contender"], row["size_bytes"], row["loop"]): row for row in record["rows"]}
+    names = list(dict.fromkeys(row["contender"] for row in record["rows"]))
+    head = ["us a round trip, p50", *(f"{size:,} B, {loop}" for size, loop in cases)]
+    body = [
+        [name, *(_number(found[name, *case]["p50_us"]) if (name, *case) in found else "-"
+                 for case in cases)]
+        for name in names
+    ]  # fmt: skip
+    about = {**record, "repeat": record["rounds"], "file": files[-1].name}
+    return table(head, body) + "\n" + _source(about, "asyncio_round_trips.py")
+
+
 def _target_rows(row: dict[str, Any]) -> Iterator[list[str]]:
     run = next((one for one in row["contenders"] if one["kind"] == "naru"), None)
     figures = run["problem"] if run and run["problem"] else "-"
@@ -319,13 +338,13 @@ def _target_rows(row: dict[str, Any]) -> Iterator[list[str]]:
         label = ["", "", ""]
 
 
-def _source(record: dict[str, Any]) -> str:
+def _source(record: dict[str, Any], program: str = "messages.py") -> str:
     about = record["machine"]
     return (
         f"*{record['date'][:10]}, {about['cpu']}, {about['cores_online']} cores"
         f"{' (a virtual machine)' if about['hypervisor'] else ''}, Linux {about['kernel']}, "
         f"Python {about['python']}; medians of {record['repeat']} rounds or more of "
-        f"`benchmarks/messages.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+        f"`benchmarks/{program}`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
     )
 
 
@@ -349,6 +368,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "answers": answer_table,
     "profile": profile_table,
     "choice": choice_table,
+    "asyncio": asyncio_table,
 }
 
 

@@ -370,7 +370,7 @@ static inline void relax(void)
 #endif
 }
 
-static bool spin(struct nr_endpoint *e, enum nr_direction direction, uint64_t budget_ns)
+bool nr_endpoint_spin(struct nr_endpoint *e, enum nr_direction direction, uint64_t budget_ns)
 {
     uint64_t until;
 
@@ -413,7 +413,7 @@ bool nr_endpoint_glance(struct nr_endpoint *e, enum nr_direction direction)
         return false;
     let_some_gather(e, direction);
     started = nr_os_now_ns();
-    if (!spin(e, direction, GLANCE_NS))
+    if (!nr_endpoint_spin(e, direction, GLANCE_NS))
         return false;
     e->statistics.waits[direction]++;
     e->statistics.spins[direction]++;
@@ -438,14 +438,14 @@ static int sleep_until(struct nr_endpoint *e, enum nr_direction direction, struc
 }
 
 /* While this process has an unclaimed copy of the other end, its owner is looked for. */
-static uint64_t look_up_interval(const struct nr_endpoint *e)
+uint64_t nr_endpoint_look_up_interval(const struct nr_endpoint *e)
 {
     uint64_t interval = e->check_interval_ns ? e->check_interval_ns : NR_FOREVER;
 
     return e->pair.sibling ? earlier(interval, SLICE_NS) : interval;
 }
 
-static int look_up(struct nr_endpoint *e, enum nr_direction direction)
+int nr_endpoint_look_up(struct nr_endpoint *e, enum nr_direction direction)
 {
     struct nr_endpoint *sibling = e->pair.sibling;
 
@@ -464,13 +464,13 @@ static int sleep_in_kernel(struct nr_endpoint *e, enum nr_direction direction, u
         return 1;
     fds[count++] = (struct pollfd){.fd = nr_process_interrupt_fd(), .events = POLLIN};
     for (;;) {
-        uint64_t interval = look_up_interval(e);
+        uint64_t interval = nr_endpoint_look_up_interval(e);
         uint64_t look = interval == NR_FOREVER ? NR_FOREVER : nr_os_now_ns() + interval;
 
         result = sleep_until(e, direction, fds, count, earlier(deadline_ns, look));
         if (result != 0 || (deadline_ns <= look))
             break;
-        result = look_up(e, direction);
+        result = nr_endpoint_look_up(e, direction);
         if (result != 0)
             break;
     }
@@ -484,7 +484,7 @@ static int spin_slice(struct nr_endpoint *e, enum nr_direction direction, uint64
     struct pollfd fds[NR_SLEEP_FDS + 1];
     int count;
 
-    if (spin(e, direction, earlier(budget_ns, SLICE_NS)))
+    if (nr_endpoint_spin(e, direction, earlier(budget_ns, SLICE_NS)))
         return 1;
     if (budget_ns < SLICE_NS)
         return 0;
@@ -495,7 +495,7 @@ static int spin_slice(struct nr_endpoint *e, enum nr_direction direction, uint64
     e->ops->wake(e, direction);
     if (count > 0)
         return 1;
-    count = look_up(e, direction);
+    count = nr_endpoint_look_up(e, direction);
     return count != 0 ? count : -EINTR;
 }
 

@@ -13,7 +13,9 @@
 Map of the package (each layer knows only those below it):
 
     cli  bench  testing            the command, `naru bench` and `probe`, the conformance suite
+    auto/                          auto://: negotiates, and moves a channel while it runs
     choosing/                      which transport: needs, profile, policy
+    aio/                           the same verbs for asyncio: `from naru import aio`
     channel                        listen, connect, pair, sender, receiver
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/

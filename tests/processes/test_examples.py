@@ -17,6 +17,11 @@ WATCHDOG_S = 60
 
 # What each one prints, among other things: regular expressions.
 PROMISES = {
+    "asyncio_service.py": [
+        r"10 clients, 1000 questions each: all answers right: True",
+        r"the clock went on beside them: True",
+        r"the service was killed; everyone heard of it",
+    ],
     "counted_loss.py": [
         r"sent 5000, received \d+, lost \d+, duplicates 0, reordered 0",
         r"every message is accounted for: True",

@@ -25,6 +25,7 @@ LAYERS = [
     ("naru.channel",),
     ("naru.choosing",),
     ("naru.auto",),
+    ("naru.aio",),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),

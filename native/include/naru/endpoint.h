@@ -255,6 +255,13 @@ void nr_endpoint_let_go(struct nr_endpoint *, enum nr_direction);
 /* The holder waits until the operation is worth another try: 1; 0 at the deadline (CLOCK_MONOTONIC
  * ns or NR_FOREVER); -EINTR when the binding should look at signals; -errno. */
 int nr_endpoint_wait(struct nr_endpoint *, enum nr_direction, uint64_t deadline_ns);
+/* Its parts, for those who wait in steps (watch.h). Looks for so long whether the operation is worth
+ * another try. */
+bool nr_endpoint_spin(struct nr_endpoint *, enum nr_direction, uint64_t budget_ns);
+/* So often a sleeper asks for what no descriptor tells (NR_FOREVER: never), and the answer: 1: worth
+ * a try; 0; -errno. */
+uint64_t nr_endpoint_look_up_interval(const struct nr_endpoint *);
+int nr_endpoint_look_up(struct nr_endpoint *, enum nr_direction);
 
 /* ---- the end ---- */
 

@@ -43,6 +43,11 @@ cdef extern from "naru/waiting.h" nogil:
         NR_WAIT_ADAPTIVE
         NR_WAIT_SPIN
         NR_WAIT_SLEEP
+    cdef struct nr_waiting:
+        uint32_t mode
+    void nr_waiting_start(nr_waiting *, nr_wait_mode)
+    uint64_t nr_waiting_budget_ns(const nr_waiting *, int cpu_count)
+    void nr_waiting_learn(nr_waiting *, uint64_t waited_ns, bint by_spinning)
 
 cdef extern from "naru/endpoint.h" nogil:
     const size_t NR_SMALL_MESSAGE
@@ -94,6 +99,7 @@ cdef extern from "naru/endpoint.h" nogil:
         int (*linger)(nr_endpoint *)
         uint64_t (*depth_bytes)(nr_endpoint *)
         int (*fileno)(nr_endpoint *)
+        bint_c ready_is_cheap
         nr_segment *(*memory)(nr_endpoint *)
 
     cdef struct nr_endpoint:
@@ -101,6 +107,7 @@ cdef extern from "naru/endpoint.h" nogil:
         uint32_t max_message_bytes
         bint_c send_begun
         nr_statistics statistics
+        nr_waiting waiting[2]
 
     nr_endpoint nr_endpoint_nobody
     void nr_endpoint_join_pair(nr_endpoint *, nr_claims *, int index, nr_endpoint *sibling)
@@ -128,7 +135,21 @@ cdef extern from "naru/endpoint.h" nogil:
     void nr_endpoint_finish_close(nr_endpoint *)
     void nr_endpoint_free(nr_endpoint *)
     int nr_process_start()
+    int nr_process_cpu_count()
     int nr_process_has_barrier()
+
+cdef extern from "naru/watch.h" nogil:
+    cdef struct nr_watch:
+        pass
+    int nr_watch_open(nr_endpoint *, nr_watch **)
+    int nr_watch_fileno(const nr_watch *)
+    int nr_watch_begin(nr_watch *, nr_direction, uint64_t most_ns)
+    int nr_watch_glance(nr_watch *, nr_direction)
+    int nr_watch_arm(nr_watch *, nr_direction)
+    int nr_watch_look(nr_watch *)
+    uint64_t nr_watch_interval_ns(const nr_watch *)
+    int nr_watch_check(nr_watch *, nr_direction)
+    void nr_watch_close(nr_watch *)
 
 cdef extern from "naru/transports.h" nogil:
     cdef struct nr_settings:

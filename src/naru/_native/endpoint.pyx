@@ -82,9 +82,11 @@ cdef class Endpoint:
         """
         cdef bint unsent = False
         if nr_endpoint_state(self.core) == NR_OPEN and nr_endpoint_take_leave(self.core) == -EAGAIN:
-            self._linger()
+            if not self.hurried:
+                self._linger()
             unsent = nr_endpoint_has_rest(self.core)
-        self._outlast()
+        if not self.hurried:
+            self._outlast()
         if nr_endpoint_begin_close(self.core):
             if is_frozen(self.core):
                 self.core = &nr_endpoint_nobody  # left to the end of the process

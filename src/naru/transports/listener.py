@@ -110,13 +110,17 @@ class Listener:
         return channel
 
     def _pause_ms(self, deadline: Deadline) -> float | None:
-        left_s = deadline.left_s
-        pauses = [] if left_s is None else [left_s * 1000]
-        if self._door.pending:
-            import time
-
-            pauses.append(max(0.0, (self._door.deadline_ns - time.monotonic_ns()) / 1e6))
+        pauses = [s * 1000 for s in (deadline.left_s, self._step_due_s()) if s is not None]
         return min(pauses) + 1 if pauses else None
+
+    def _step_due_s(self) -> float | None:
+        """Seconds after which accept(timeout_s=0) has something to do although nothing became
+        readable (a silent stranger's time is up); None: nothing."""
+        if not self._door.pending:
+            return None
+        import time
+
+        return max(0.0, (self._door.deadline_ns - time.monotonic_ns()) / 1e9)
 
     def _silence_bell(self) -> None:
         try:
