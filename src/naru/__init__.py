@@ -13,7 +13,7 @@
 Map of the package (each layer knows only those below it):
 
     cli  bench  testing            the command, `naru bench`, the conformance suite
-    channel                        listen, connect, pair, sender, receiver
+    channel publishing             listen, connect, pair, sender, receiver; publisher, subscriber
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/
     errors address settings        beside channel; import nothing of naru
@@ -58,6 +58,7 @@ from naru.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from naru.address import Address, parse
+    from naru.publishing import Publisher, Subscriber, Subscription, publisher, subscriber
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener
@@ -81,9 +82,12 @@ __all__ = [
     "Peer",
     "PeerGoneError",
     "ProtocolError",
+    "Publisher",
     "Receiver",
     "Sender",
     "Statistics",
+    "Subscriber",
+    "Subscription",
     "TimedOutError",
     "TooBigError",
     "UnsupportedError",
@@ -93,8 +97,10 @@ __all__ = [
     "listen",
     "pair",
     "parse",
+    "publisher",
     "receiver",
     "sender",
+    "subscriber",
 ]
 
 # Public names whose modules bring dataclasses, re or socket: three quarters of the time that
@@ -103,8 +109,13 @@ _LATE = {
     "Address": "naru.address",
     "Listener": "naru.transports.listener",
     "Peer": "naru.transports.contract",
+    "Publisher": "naru.publishing",
     "Statistics": "naru.statistics",
+    "Subscriber": "naru.publishing",
+    "Subscription": "naru.publishing",
     "parse": "naru.address",
+    "publisher": "naru.publishing",
+    "subscriber": "naru.publishing",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name

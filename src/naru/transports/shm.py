@@ -109,13 +109,13 @@ def close_all(fds: list[int]) -> None:
 # ---- the server's side ----
 
 
-def _bind(address: Address, settings: ShmSettings) -> tuple[socket.socket, Any]:
+def bind(address: Address, settings: ShmSettings) -> tuple[socket.socket, Any]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         if address.path:
             name = bind_path(sock, address.path, settings.mode, "shm.listen", address)
         else:
-            path = _socket_path(str(address.name))
+            path = socket_path(str(address.name))
             name = bind_path(sock, path, settings.mode, "shm.listen", address)
         start_listening(sock, settings.backlog, "shm.listen", address, name.close)
     except BaseException:
@@ -124,7 +124,7 @@ def _bind(address: Address, settings: ShmSettings) -> tuple[socket.socket, Any]:
     return sock, name.close
 
 
-def _socket_path(name: str) -> str:
+def socket_path(name: str) -> str:
     """Where a name's socket lies; always short enough for sun_path."""
     path = os.fspath(runtime_directory() / f"shm.{name}")
     if len(os.fsencode(path)) <= 107:
@@ -143,7 +143,7 @@ def _welcome(
 
     def welcome(sock: socket.socket) -> Generator[None, None, Any]:
         peer = peer_of(sock)
-        theirs = yield from _hear(sock, "shm.accept", address)
+        theirs = yield from hear(sock, "shm.accept", address)
         if not settings.permits(peer.uid, os.geteuid()):
             hello.refuse(sock, errno.EACCES)
             return None
@@ -172,14 +172,14 @@ def _welcome(
 
 def listen(address: Address) -> Listener:
     settings = ShmSettings.from_address(address)
-    sock, close_name = _bind(address, settings)
+    sock, close_name = bind(address, settings)
     welcome = _welcome(Channel, hello.CHANNEL, address, settings, NO_RING)
     return Listener(address, sock, welcome, settings.handshake_timeout_s, close_name)
 
 
 def receiver(address: Address) -> Receiver:
     settings = ShmSettings.from_address(address)
-    sock, close_name = _bind(address, settings)
+    sock, close_name = bind(address, settings)
     try:
         bell = eventfd(address=address)
     except BaseException:
@@ -193,7 +193,7 @@ def receiver(address: Address) -> Receiver:
 # ---- the client's side ----
 
 
-def _hear(sock: socket.socket, operation: str, address: Address) -> hello.Handshake:
+def hear(sock: socket.socket, operation: str, address: Address) -> hello.Handshake:
     """One packet without descriptors."""
     while True:
         try:
@@ -206,7 +206,7 @@ def _hear(sock: socket.socket, operation: str, address: Address) -> hello.Handsh
         return hello.unpack(data, operation, address)
 
 
-def _hear_with_fds(
+def hear_with_fds(
     sock: socket.socket, address: Address
 ) -> Generator[None, None, tuple[hello.Hello, list[int]]]:
     """The server's packet. What does not fit the contract is closed (FAULTS 91, 92)."""
@@ -236,7 +236,7 @@ def _hear_with_fds(
     return theirs, list(fds)
 
 
-def _check_bells(fds: list[int], address: Address) -> None:
+def check_bells(fds: list[int], address: Address) -> None:
     """Whatever is no eventfd could hang who reads it or rings it."""
     for fd in fds:
         try:
@@ -257,7 +257,7 @@ def _reach(
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.setblocking(False)
-        sock.connect(address.path or _socket_path(str(address.name)))
+        sock.connect(address.path or socket_path(str(address.name)))
         peer = peer_of(sock)
         if not settings.permits(peer.uid, os.geteuid()):
             raise NotPermittedError(
@@ -266,7 +266,7 @@ def _reach(
                 errno=errno.EPERM, operation="shm.connect", address=address,
             )  # fmt: skip
         hello.say(sock, hello.Hello(kind, settings.max_message_bytes, int(has_barrier())))
-        theirs, fds = finish(_hear_with_fds(sock, address), sock, deadline.at_s)
+        theirs, fds = finish(hear_with_fds(sock, address), sock, deadline.at_s)
         if len(fds) != 1 + 2 * rings:
             close_all(fds)
             raise ProtocolError(
@@ -275,7 +275,7 @@ def _reach(
                 errno=errno.EPROTO, operation="shm.connect", address=address,
             )  # fmt: skip
         try:
-            _check_bells(fds[1:], address)
+            check_bells(fds[1:], address)
             if rings == 1:  # ring 0, to the client, does not exist
                 fds[1:1] = [NO_RING, NO_RING]
             fences = not (has_barrier() and theirs.extra == 1)
