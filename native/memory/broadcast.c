@@ -530,12 +530,13 @@ static int next_copied(struct nr_broadcast_reader *reader, const uint8_t **paylo
     int result, found = 0;
 
     if (latest && reader->out)
-        return -ENOBUFS; /* one message, the newest, is a whole batch */
+        return nr_broadcast_has_record(reader) ? -ENOBUFS : -EAGAIN; /* the newest is a whole batch */
     for (int tries = 0; tries < TRIES; tries++) {
         if (latest && go_to_newest(reader))
             need = 0;
         do { /* latest: the last one of the copy */
             result = next_in_arena(reader, payload, size, &need);
+            reader->lost += result == 1 && found; /* the one before is passed over */
             found |= result == 1;
         } while (result == 1 && latest);
         if (result < 0)
