@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Policy", "Publisher", "Subscriber", "Subscription", "publisher", "subscriber"]
 
-_MODULES = {"shm": "naru.transports.broadcast"}
+_MODULES = {
+    "shm": "naru.transports.broadcast",
+    "unix": "naru.transports.fan_out",
+    "tcp": "naru.transports.fan_out",
+}
 
 
 def _make(verb: str, text: str | Address, *args: Any) -> Any:
@@ -37,14 +41,15 @@ def _make(verb: str, text: str | Address, *args: Any) -> Any:
 
 
 def publisher(address: str | Address) -> Publisher:
-    """Takes a name and publishes to whoever subscribes: shm.
+    """Takes a name and publishes to whoever subscribes: shm, unix, tcp.
 
     Subscribers are let in by a thread of the publisher, at any time, without a call of yours. With
     no subscriber a message goes nowhere; the newest one is kept for whoever comes.
 
     Args:
         address: such as "shm://prices". On shm `capacity_bytes` is the size of the one ring that
-            all subscribers share, and a message may have at most half of it.
+            all subscribers share, and a message may have at most half of it; on unix and tcp
+            `queue_bytes` is what may wait here for one slow subscriber.
 
     Raises:
         BadAddressError: before anything is created.

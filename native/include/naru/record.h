@@ -41,6 +41,8 @@ enum nr_record_flags {
     NR_RECORD_HEARTBEAT = 1u << 3, /* no message, only a sign of life */
     NR_RECORD_SKIP = 1u << 4,      /* a reserved place that was given up */
     NR_RECORD_KNOWN = 0x1fu,
+    NR_RECORD_GAP = 1u << 5,       /* publish/subscribe over streams alone: the payload, a u64, is
+                                    * how many messages were left out here */
     NR_RECORD_FDS_SHIFT = 24,      /* the upper byte: how many descriptors go with the record */
 };
 

@@ -95,6 +95,13 @@ int nr_subscriber_open(const struct nr_settings *, struct nr_segment *, struct n
                        bool fences, int lifeline, int data_bell, int space_bell,
                        struct nr_endpoint **);
 
+/* ---- fan_out.c: publish/subscribe over streams ---- */
+/* queue_bytes: what may wait for one slow subscriber; a single message always may. */
+int nr_fan_out_open(const struct nr_settings *, uint64_t queue_bytes, struct nr_endpoint **);
+/* Takes the connection over, and sends it the newest message. */
+int nr_fan_out_add(struct nr_endpoint *fan_out, const struct nr_subscription *,
+                   struct nr_endpoint *connection);
+
 /* ---- either kind of publisher: publisher.c, fan_out.c ---- */
 /* Drops the subscribers that have gone, and pushes out what waits for slow ones. */
 void nr_publisher_step(struct nr_endpoint *);

@@ -16,6 +16,7 @@ cdef extern from "naru/os.h" nogil:
         pass
     int nr_os_sleep(pollfd *fds, unsigned long count, uint64_t timeout_ns)
     int nr_os_close(int fd)
+    Py_ssize_t nr_os_send(int fd, const void *data, size_t size, int flags)
     int nr_os_eventfd()
     int nr_os_mq_open(const char *name, int flags, unsigned mode, long depth, long message_bytes)
     int nr_os_mq_unlink(const char *name)
@@ -108,6 +109,7 @@ cdef extern from "naru/endpoint.h" nogil:
     cdef struct nr_endpoint:
         const nr_transport_ops *ops
         uint32_t max_message_bytes
+        bint_c newest_only
         nr_statistics statistics
 
     nr_endpoint nr_endpoint_nobody
@@ -190,6 +192,8 @@ cdef extern from "naru/transports.h" nogil:
                          int *fds)
     int nr_subscriber_open(const nr_settings *, nr_segment *, nr_broadcast_slot *, bint_c fences,
                            int lifeline, int data_bell, int space_bell, nr_endpoint **)
+    int nr_fan_out_open(const nr_settings *, uint64_t queue_bytes, nr_endpoint **)
+    int nr_fan_out_add(nr_endpoint *fan_out, const nr_subscription *, nr_endpoint *connection)
     void nr_publisher_step(nr_endpoint *)
     int nr_publisher_lives(const nr_endpoint *)
     unsigned nr_publisher_list(nr_endpoint *, nr_subscription *, unsigned limit)

@@ -40,6 +40,7 @@ def add_subscriber(Endpoint publisher, unsigned int policy, peer, bint fences, i
     cdef nr_subscription facts
     cdef int[4] fds
     facts.policy = policy
+    facts.lost = 0
     facts.pid, facts.uid, facts.gid = peer
     check(nr_endpoint_admit(publisher.core), "add a subscriber", publisher.address)
     check(nr_publisher_add(publisher.core, &facts, fences, lifeline, fds), "add a subscriber",
@@ -71,6 +72,41 @@ def open_subscriber(type cls, settings, int data, int slot_fd, bint fences, int 
         nr_segment_release(segment)
         check(result, "open", address)
     return adopt(cls, core, address, peer, place)
+
+
+def open_fan_out(type cls, settings, *, address, place=None):
+    """A publisher over connections, each with a queue of `settings.queue_bytes`."""
+    cdef nr_settings common
+    cdef nr_endpoint *core
+    fill_settings(&common, settings)
+    check(nr_fan_out_open(&common, settings.queue_bytes, &core), "open", address)
+    return adopt(cls, core, address, None, place)
+
+
+def add_connection(Endpoint publisher, unsigned int policy, peer, Endpoint connection,
+                   bytes greeting):
+    """Moves a subscriber's connection into a fan-out; the object is empty afterwards.
+
+    The greeting, at most a few bytes on a fresh connection, goes out in the same breath: whatever is
+    published after the subscriber has read it reaches the subscriber.
+    """
+    cdef nr_subscription facts
+    cdef Py_ssize_t sent
+    facts.policy = policy
+    facts.lost = 0
+    facts.pid, facts.uid, facts.gid = peer or (0, 0, 0)
+    check(nr_endpoint_admit(publisher.core), "add a subscriber", publisher.address)
+    sent = nr_os_send(connection.core.ops.fileno(connection.core), <const char *>greeting,
+                      len(greeting), 0)
+    check(<int>min(sent, 0), "add a subscriber", publisher.address)
+    check(nr_fan_out_add(publisher.core, &facts, connection.core), "add a subscriber",
+          publisher.address)
+    connection.core = &nr_endpoint_nobody
+
+
+def want_newest(Endpoint subscriber):
+    """From now on, what is received is the newest message that is there."""
+    subscriber.core.newest_only = True
 
 
 def step(Endpoint publisher):
