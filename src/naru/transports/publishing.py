@@ -4,7 +4,8 @@ A Publisher is a Sender to everybody who subscribed, a Subscriber is a Receiver;
 theirs, in C. What is new is a subscriber's policy, what was lost by it, and the porter: a daemon
 thread of each publisher that greets subscribers and removes the dead while the program is busy
 with something else. It takes the GIL for each of these and sleeps in one poll(2) otherwise.
-After a fork the child has neither thread nor publisher: its copy raises ForkedHandleError.
+A fork waits for that, so that no child gets a descriptor which nobody knows; the child has neither
+thread nor publisher: its copy raises ForkedHandleError.
 Must not know: any mechanism (broadcast.py).
 """
 
@@ -145,7 +146,9 @@ class SubscriberPlace(Place):
     __slots__ = ()
 
 
-def _run(publisher: weakref.ref[Publisher], door: Door, alive: int, stop: int) -> None:
+def _run(
+    publisher: weakref.ref[Publisher], door: Door, alive: int, stop: int, busy: threading.Lock
+) -> None:
     poll = select.poll()
     for fd in (door.fileno(), alive, stop):
         poll.register(fd, select.POLLIN)
@@ -157,8 +160,9 @@ def _run(publisher: weakref.ref[Publisher], door: Door, alive: int, stop: int) -
         end = publisher()
         if stop in ready or end is None or end.closed:
             return
-        step(end)
-        door.step()
+        with busy:
+            step(end)
+            door.step()
         end = None  # or it would live until the next subscriber
 
 
@@ -168,6 +172,8 @@ class _Porter:
     def __init__(self, publisher: Publisher, door: Door) -> None:
         self._owner = os.getpid()
         self._lock = threading.Lock()
+        self.busy = threading.Lock()
+        """Held by the thread while it greets: no fork may copy a subscriber that is half let in."""
         self._alive = os.dup(lives(publisher))  # outlives the publisher's own, which it polls
         try:
             self._stop = eventfd(address=publisher.address)
@@ -176,10 +182,11 @@ class _Porter:
             raise
         self._thread = threading.Thread(
             target=_run,
-            args=(weakref.ref(publisher), door, self._alive, self._stop),
+            args=(weakref.ref(publisher), door, self._alive, self._stop, self.busy),
             name="naru-publisher",
             daemon=True,
         )
+        _porters.add(self)
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -206,3 +213,23 @@ class _Porter:
                     self._thread.join()
             self._close()
             self._stop = -1
+
+
+# A fork waits until no porter is in the middle of something (they never wait there). The state of the
+# module, and the reason for it: handlers of a fork get no argument.
+_porters: weakref.WeakSet[_Porter] = weakref.WeakSet()
+_held: list[threading.Lock] = []
+
+
+def _hold_porters() -> None:
+    for porter in list(_porters):
+        porter.busy.acquire()
+        _held.append(porter.busy)
+
+
+def _let_go() -> None:
+    while _held:
+        _held.pop().release()
+
+
+os.register_at_fork(before=_hold_porters, after_in_parent=_let_go, after_in_child=_let_go)
