@@ -7,7 +7,7 @@
 
 static const uint8_t magic[8] = {'N', 'A', 'R', 'U', 'S', 'H', 'M', '1'};
 #define BYTE_ORDER_MARK 0x01020304u
-#define DATA_OFFSET (3u * NR_SEGMENT_PAGE)
+#define DATA_OFFSET NR_SEGMENT_DATA_OFFSET
 
 static uint64_t round_to_pages(uint64_t size)
 {
@@ -91,16 +91,17 @@ static int check_header(const struct nr_segment_header *header, uint64_t file_by
     return 0;
 }
 
-static int map_mirrored(int fd, uint64_t offset, uint64_t capacity, uint8_t **data)
+static int map_mirrored(int fd, uint64_t offset, uint64_t capacity, bool writable, uint8_t **data)
 {
+    int (*map)(void *, size_t, int, uint64_t, void **) = writable ? nr_os_map : nr_os_map_readable;
     void *place, *half;
     int result = nr_os_map_reserve(2 * capacity, &place);
 
     if (result < 0)
         return result;
-    result = nr_os_map(place, capacity, fd, offset, &half);
+    result = map(place, capacity, fd, offset, &half);
     if (result == 0)
-        result = nr_os_map((uint8_t *)place + capacity, capacity, fd, offset, &half);
+        result = map((uint8_t *)place + capacity, capacity, fd, offset, &half);
     if (result < 0) {
         nr_os_unmap(place, 2 * capacity);
         return result;
@@ -153,7 +154,7 @@ int nr_segment_map(int fd, struct nr_segment **out)
         segment->control[i] = (struct nr_ring_control *)((uint8_t *)mapped + NR_SEGMENT_PAGE) + i;
         if (header.capacity[i] == 0)
             continue;
-        result = map_mirrored(fd, offset, header.capacity[i], &segment->data[i]);
+        result = map_mirrored(fd, offset, header.capacity[i], true, &segment->data[i]);
         if (result < 0)
             goto failed;
         segment->capacity[i] = header.capacity[i];
@@ -165,6 +166,30 @@ int nr_segment_map(int fd, struct nr_segment **out)
 failed:
     unmap_all(segment);
     return result;
+}
+
+int nr_segment_map_one(int fd, uint64_t capacity, bool writable, struct nr_segment **out)
+{
+    struct nr_segment *segment = calloc(1, sizeof *segment);
+    void *mapped;
+    int result;
+
+    if (!segment)
+        return -ENOMEM;
+    result = writable ? nr_os_map(NULL, DATA_OFFSET, fd, 0, &mapped)
+                      : nr_os_map_readable(NULL, DATA_OFFSET, fd, 0, &mapped);
+    if (result == 0) {
+        segment->header = mapped;
+        result = map_mirrored(fd, DATA_OFFSET, capacity, writable, &segment->data[0]);
+    }
+    if (result < 0) {
+        unmap_all(segment);
+        return result;
+    }
+    segment->capacity[0] = capacity;
+    atomic_store(&segment->references, 1);
+    *out = segment;
+    return 0;
 }
 
 void nr_segment_retain(struct nr_segment *segment)

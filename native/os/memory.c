@@ -41,15 +41,26 @@ int64_t nr_os_file_size(int fd)
     return fstat(fd, &status) < 0 ? -errno : status.st_size;
 }
 
-int nr_os_map(void *address, size_t size, int fd, uint64_t offset, void **mapped)
+static int map_shared(void *address, size_t size, int protection, int fd, uint64_t offset,
+                      void **mapped)
 {
     int flags = MAP_SHARED | (address ? MAP_FIXED : 0);
-    void *place = mmap(address, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
+    void *place = mmap(address, size, protection, flags, fd, (off_t)offset);
 
     if (place == MAP_FAILED)
         return -errno;
     *mapped = place;
     return 0;
+}
+
+int nr_os_map(void *address, size_t size, int fd, uint64_t offset, void **mapped)
+{
+    return map_shared(address, size, PROT_READ | PROT_WRITE, fd, offset, mapped);
+}
+
+int nr_os_map_readable(void *address, size_t size, int fd, uint64_t offset, void **mapped)
+{
+    return map_shared(address, size, PROT_READ, fd, offset, mapped);
 }
 
 int nr_os_map_reserve(size_t size, void **mapped)

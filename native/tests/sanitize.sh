@@ -25,7 +25,7 @@ build() {
         $cc $common $1 -c "$source" -o "$work/$(basename "$source" .c).o" || exit 1
     done
     for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
-        "$here"/test_hostile_ring.c "$here"/test_endpoints.c \
+        "$here"/test_hostile_ring.c "$here"/test_broadcast*.c "$here"/test_endpoints.c \
         "$here"/fuzz_*.c; do
         $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" || exit 1
     done
@@ -60,7 +60,9 @@ run 0 test_hostile_ring 2
 run 0 test_ring_processes 300
 run 0 test_ring_threads 500000 10000
 run 0 test_endpoints 30000
-for target in fuzz_record fuzz_ring fuzz_segment; do
+run 0 test_broadcast
+run 0 test_broadcast_threads 20000
+for target in fuzz_broadcast fuzz_record fuzz_ring fuzz_segment; do
     run 0 $target "$corpus/$target"
 done
 
@@ -74,6 +76,8 @@ run 0 test_segment
 run 0 test_hostile_ring
 run 0 test_ring_processes 100
 run 0 test_ring_threads 2000000 10000
+run 0 test_broadcast
+run 0 test_broadcast_threads 20000
 for bug in 1 3; do
     run 66 planted_$bug 100000 1000
 done

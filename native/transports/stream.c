@@ -461,6 +461,23 @@ static int special_record(struct nr_stream *s, struct nr_record record)
     return record.flags & NR_RECORD_HEARTBEAT ? 0 : fail(s, -EPROTO);
 }
 
+/* A publisher left messages out at this place: 0 to go on. */
+static int read_gap(struct nr_stream *s, struct nr_record record, size_t here)
+{
+    uint64_t lost;
+
+    if (record.length != sizeof lost)
+        return fail(s, -EPROTO);
+    if (here < NR_RECORD_HEADER + sizeof lost)
+        return -EAGAIN;
+    if (s->unreleased)
+        return -ENOBUFS; /* a batch is contiguous */
+    memcpy(&lost, s->buffer + s->first + NR_RECORD_HEADER, sizeof lost);
+    s->base.statistics.lost += lost;
+    s->first += NR_RECORD_HEADER + sizeof lost;
+    return 0;
+}
+
 /* 1 a message; 0 special, go on; -EAGAIN more bytes are needed; -EMFILE this one is lost. */
 static int next_record(struct nr_stream *s, struct nr_message *message)
 {
@@ -471,6 +488,9 @@ static int next_record(struct nr_stream *s, struct nr_message *message)
 
     if (here < NR_RECORD_HEADER)
         return -EAGAIN;
+    memcpy(&record, s->buffer + s->first, sizeof record);
+    if (__builtin_expect(record.flags == NR_RECORD_GAP, 0))
+        return read_gap(s, record, here);
     result = nr_record_parse(s->buffer + s->first, s->base.max_message_bytes, &record);
     if (result < 0)
         return fail(s, -EPROTO);

@@ -16,7 +16,7 @@ Map of the package (each layer knows only those below it):
     auto/                          auto://: negotiates, and moves a channel while it runs
     choosing/                      which transport: needs, profile, policy
     aio/                           the same verbs for asyncio: `from naru import aio`
-    channel                        listen, connect, pair, sender, receiver
+    channel publishing             listen, connect, pair, sender, receiver; publisher, subscriber
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/
     codec/                         objects and arrays as messages
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from naru.choosing.front import choose
     from naru.choosing.needs import Needs
     from naru.choosing.policy import Choice
+    from naru.publishing import Publisher, Subscriber, Subscription, publisher, subscriber
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener
@@ -92,10 +93,13 @@ __all__ = [
     "Peer",
     "PeerGoneError",
     "ProtocolError",
+    "Publisher",
     "Receiver",
     "Selection",
     "Sender",
     "Statistics",
+    "Subscriber",
+    "Subscription",
     "TimedOutError",
     "TooBigError",
     "UnsupportedError",
@@ -106,8 +110,10 @@ __all__ = [
     "listen",
     "pair",
     "parse",
+    "publisher",
     "receiver",
     "sender",
+    "subscriber",
 ]
 
 # Public names whose modules bring dataclasses, re or socket: three quarters of the time that
@@ -119,10 +125,15 @@ _LATE = {
     "Listener": "naru.transports.listener",
     "Needs": "naru.choosing.needs",
     "Peer": "naru.transports.contract",
+    "Publisher": "naru.publishing",
+    "Selection": "naru.auto.channels",
     "Statistics": "naru.statistics",
+    "Subscriber": "naru.publishing",
+    "Subscription": "naru.publishing",
     "choose": "naru.choosing.front",
     "parse": "naru.address",
-    "Selection": "naru.auto.channels",
+    "publisher": "naru.publishing",
+    "subscriber": "naru.publishing",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name

@@ -151,6 +151,11 @@ def _capacity(high: int, doc: str, *, round_to: int = 1) -> Any:
     return _option(MIB, _size(4096, high, round_to=round_to), doc, shown="1MiB")
 
 
+def _queue() -> Any:
+    doc = "A publisher's: what may wait for one slow subscriber; a single message always may."
+    return _option(MIB, _size(1, 2**40), doc, shown="1MiB")
+
+
 def _framing(*values: str) -> Any:
     doc = "naru: records. raw: bytes as they come. lines: a message is a line. Not naru: no hello."
     return _option("naru", _choice(*values), doc, shown="naru")
@@ -258,6 +263,7 @@ class UnixSettings(_Guarded):
     )
     send_buffer_bytes: int | None = _buffer()
     receive_buffer_bytes: int | None = _buffer()
+    queue_bytes: int = _queue()
 
     @classmethod
     def _adjust(cls, address: Address, values: dict[str, Any]) -> dict[str, Any]:
@@ -358,6 +364,7 @@ class TcpSettings(Settings):
     )
     send_buffer_bytes: int | None = _buffer()
     receive_buffer_bytes: int | None = _buffer()
+    queue_bytes: int = _queue()
 
 
 @dataclass(frozen=True, kw_only=True)

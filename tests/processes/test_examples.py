@@ -47,6 +47,11 @@ PROMISES = {
         r"\Apriority 9: sensor 1: fire\n(priority 1: sensor \d: door open\n){3}"
         r"(priority 0: sensor \d: all is well\n){3}\Z",
     ],
+    "publish_subscribe.py": [
+        r"ledger: 20000 received, 0 lost, 20000 in all, last 19999",
+        r"chart: \d+ received, \d+ lost, 20000 in all, last 19999",
+        r"display: \d+ received, \d+ lost, 20000 in all, last 19999",
+    ],
     "shell_logs.py": [
         r"log: INFO  request 3 served",
         r"4 lines, 1 of them an error, 0 after the end",

@@ -22,7 +22,7 @@ LAYERS = [
     ("naru.runtime", "naru.outbox"),
     ("naru._native",),
     ("naru.transports",),
-    ("naru.channel",),
+    ("naru.channel", "naru.publishing"),
     ("naru.choosing",),
     ("naru.auto",),
     ("naru.aio",),

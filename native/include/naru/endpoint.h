@@ -158,6 +158,9 @@ struct nr_endpoint {
     _Atomic uint32_t state;        /* enum nr_state */
     bool send_begun;               /* a large message is half sent; its sender holds NR_SEND */
     int send_error;                /* with send_begun: it was broken off, nothing can follow it */
+    bool newest_only;              /* a receive passes over all messages but the newest; they count
+                                    * as lost (a subscriber's "latest") */
+    bool lent;                     /* newest_only: one is out, in place */
     bool leaving, goodbye_said;    /* close() has begun: no new messages, the rest goes out */
     uint32_t max_message_bytes;
     _Atomic uint64_t check_interval_ns; /* read by who waits */

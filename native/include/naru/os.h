@@ -58,6 +58,7 @@ int nr_os_add_seals(int fd, int seals);
 int nr_os_get_seals(int fd);
 int64_t nr_os_file_size(int fd);
 int nr_os_map(void *address, size_t size, int fd, uint64_t offset, void **mapped);
+int nr_os_map_readable(void *address, size_t size, int fd, uint64_t offset, void **mapped);
 int nr_os_map_reserve(size_t size, void **mapped); /* addresses only, PROT_NONE */
 int nr_os_unmap(void *address, size_t size);
 /* Asymmetric fence (membarrier(2), GLOBAL_EXPEDITED): the rare side pays, the hot side does not. */

@@ -41,6 +41,8 @@ enum nr_record_flags {
     NR_RECORD_HEARTBEAT = 1u << 3, /* no message, only a sign of life */
     NR_RECORD_SKIP = 1u << 4,      /* a reserved place that was given up */
     NR_RECORD_KNOWN = 0x1fu,
+    NR_RECORD_GAP = 1u << 5,       /* publish/subscribe over streams alone: the payload, a u64, is
+                                    * how many messages were left out here */
     NR_RECORD_FDS_SHIFT = 24,      /* the upper byte: how many descriptors go with the record */
 };
 
@@ -70,7 +72,15 @@ static inline int nr_record_parse(const uint8_t *bytes, uint32_t max_message, st
     return 0;
 }
 
-enum nr_hello_kind { NR_HELLO_CHANNEL = 1, NR_HELLO_SENDER = 2, NR_HELLO_RECEIVER = 3 };
+enum nr_hello_kind {
+    NR_HELLO_CHANNEL = 1,
+    NR_HELLO_SENDER = 2,
+    NR_HELLO_RECEIVER = 3,
+    NR_HELLO_PUBLISHER = 4,
+    NR_HELLO_SUBSCRIBER_BLOCK = 5,
+    NR_HELLO_SUBSCRIBER_DROP_OLDEST = 6,
+    NR_HELLO_SUBSCRIBER_LATEST = 7,
+};
 
 struct nr_hello {
     uint32_t magic;
@@ -92,7 +102,7 @@ static inline int nr_hello_parse(const uint8_t *bytes, struct nr_hello *hello)
         return -EPROTO;
     if (hello->version != NR_PROTOCOL_VERSION)
         return -EPROTONOSUPPORT;
-    if (hello->kind < NR_HELLO_CHANNEL || hello->kind > NR_HELLO_RECEIVER)
+    if (hello->kind < NR_HELLO_CHANNEL || hello->kind > NR_HELLO_SUBSCRIBER_LATEST)
         return -EPROTO;
     return 0;
 }

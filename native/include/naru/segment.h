@@ -17,6 +17,7 @@
 
 #define NR_SEGMENT_VERSION 1u
 #define NR_SEGMENT_PAGE 4096u
+#define NR_SEGMENT_DATA_OFFSET (3u * NR_SEGMENT_PAGE)
 #define NR_SEGMENT_MAX_CAPACITY (1ull << 40)
 
 struct nr_segment_header {
@@ -50,6 +51,9 @@ int nr_segment_create(const uint64_t capacity[2], uint64_t first_position);
  * -EPROTO: not a naru segment or not sealed; -EPROTONOSUPPORT: another version or byte order;
  * -EBADMSG: its fields do not fit each other. The descriptor may be closed afterwards. */
 int nr_segment_map(int fd, struct nr_segment **segment);
+/* For memory of another layout (broadcast.h): the pages before the data, and one data area mapped
+ * twice in a row, as ring 0; nothing is checked or written. */
+int nr_segment_map_one(int fd, uint64_t capacity, bool writable, struct nr_segment **segment);
 void nr_segment_retain(struct nr_segment *segment);
 void nr_segment_release(struct nr_segment *segment);
 

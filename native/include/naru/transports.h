@@ -7,6 +7,7 @@
 #define NARU_TRANSPORTS_H
 
 #include "naru/endpoint.h"
+#include "naru/broadcast.h"
 #include "naru/segment.h"
 
 /* What every kind needs to know. */
@@ -83,5 +84,43 @@ int nr_mover_turn(struct nr_endpoint *mover);
 /* The peer could not prepare. -EBUSY: too late. */
 int nr_mover_give_up(struct nr_endpoint *mover);
 bool nr_mover_is_moving(const struct nr_endpoint *mover);
+/* ---- publisher.c, subscriber.c: publish/subscribe in shared memory (broadcast.h) ---- */
+/* What a publisher knows of one of its subscribers. */
+struct nr_subscription {
+    uint64_t id;          /* never used again */
+    uint32_t policy;      /* enum nr_policy */
+    int pid;
+    uint32_t uid, gid;
+    uint64_t lag_bytes;   /* published and not yet read by it */
+    uint64_t lost;        /* messages it missed; shm: as it says itself */
+};
+
+/* Takes the segment and its descriptor over. */
+int nr_publisher_open(const struct nr_settings *, struct nr_segment *, int data_fd,
+                      struct nr_endpoint **);
+/* Lets a subscriber in, which begins at the newest message. Fills fds with what it has to be sent:
+ * data, slot, data bell, space bell; the second is the caller's to close, the others stay the
+ * publisher's. The lifeline is taken over on success. `fences`: one of the two has no membarrier. */
+int nr_publisher_add(struct nr_endpoint *, const struct nr_subscription *, bool fences, int lifeline,
+                     int fds[4]);
+
+/* An end over what a publisher sent; everything is taken over on success. */
+int nr_subscriber_open(const struct nr_settings *, struct nr_segment *, struct nr_broadcast_slot *,
+                       bool fences, int lifeline, int data_bell, int space_bell,
+                       struct nr_endpoint **);
+
+/* ---- fan_out.c: publish/subscribe over streams ---- */
+/* queue_bytes: what may wait for one slow subscriber; a single message always may. */
+int nr_fan_out_open(const struct nr_settings *, uint64_t queue_bytes, struct nr_endpoint **);
+/* Takes the connection over, and sends it the newest message. */
+int nr_fan_out_add(struct nr_endpoint *fan_out, const struct nr_subscription *,
+                   struct nr_endpoint *connection);
+
+/* ---- either kind of publisher: publisher.c, fan_out.c ---- */
+/* Drops the subscribers that have gone, and pushes out what waits for slow ones. */
+void nr_publisher_step(struct nr_endpoint *);
+int nr_publisher_lives(const struct nr_endpoint *); /* readable when there is something to step for */
+/* Fills up to `limit` places and returns how many subscribers there are. */
+unsigned nr_publisher_list(struct nr_endpoint *, struct nr_subscription *, unsigned limit);
 
 #endif

@@ -16,6 +16,7 @@ cdef extern from "naru/os.h" nogil:
         pass
     int nr_os_sleep(pollfd *fds, unsigned long count, uint64_t timeout_ns)
     int nr_os_close(int fd)
+    Py_ssize_t nr_os_send(int fd, const void *data, size_t size, int flags)
     int nr_os_eventfd()
     int nr_os_mq_open(const char *name, int flags, unsigned mode, long depth, long message_bytes)
     int nr_os_mq_unlink(const char *name)
@@ -37,6 +38,15 @@ cdef extern from "naru/segment.h" nogil:
     int nr_segment_map(int fd, nr_segment **segment)
     void nr_segment_retain(nr_segment *segment)
     void nr_segment_release(nr_segment *segment)
+
+cdef extern from "naru/broadcast.h" nogil:
+    cdef struct nr_broadcast_slot:
+        pass
+    int nr_broadcast_create(uint64_t capacity, uint64_t first_position, nr_segment **segment,
+                            int *fd)
+    int nr_broadcast_map(int fd, nr_segment **segment)
+    int nr_broadcast_slot_map(int fd, nr_broadcast_slot **slot)
+    void nr_broadcast_slot_unmap(nr_broadcast_slot *slot)
 
 cdef extern from "naru/waiting.h" nogil:
     cdef enum nr_wait_mode:
@@ -106,6 +116,7 @@ cdef extern from "naru/endpoint.h" nogil:
         const nr_transport_ops *ops
         uint32_t max_message_bytes
         bint_c send_begun
+        bint_c newest_only
         nr_statistics statistics
         nr_waiting waiting[2]
 
@@ -196,3 +207,21 @@ cdef extern from "naru/transports.h" nogil:
     bint nr_mover_is_moving(const nr_endpoint *mover)
     unsigned nr_fan_in_count(const nr_endpoint *)
     bint_c nr_fan_in_door_rang(nr_endpoint *)
+
+    cdef struct nr_subscription:
+        uint64_t id
+        uint32_t policy
+        int pid
+        uint32_t uid, gid
+        uint64_t lag_bytes, lost
+
+    int nr_publisher_open(const nr_settings *, nr_segment *, int data_fd, nr_endpoint **)
+    int nr_publisher_add(nr_endpoint *, const nr_subscription *, bint_c fences, int lifeline,
+                         int *fds)
+    int nr_subscriber_open(const nr_settings *, nr_segment *, nr_broadcast_slot *, bint_c fences,
+                           int lifeline, int data_bell, int space_bell, nr_endpoint **)
+    int nr_fan_out_open(const nr_settings *, uint64_t queue_bytes, nr_endpoint **)
+    int nr_fan_out_add(nr_endpoint *fan_out, const nr_subscription *, nr_endpoint *connection)
+    void nr_publisher_step(nr_endpoint *)
+    int nr_publisher_lives(const nr_endpoint *)
+    unsigned nr_publisher_list(nr_endpoint *, nr_subscription *, unsigned limit)

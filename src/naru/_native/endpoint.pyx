@@ -240,6 +240,9 @@ cdef class Endpoint:
     # ---- shared by the verbs ----
 
     cdef int fail(self, int error, str operation, str detail=None) except -1:
+        explain = getattr(self.place, "explain", None)
+        if explain is not None:  # an end whose verbs have other names, or that knows who is to blame
+            operation, detail = explain(error, operation, detail)
         raise errors.from_errno(error, operation, self.address, detail=detail)
 
     cdef int check_receivable(self) except -1:

@@ -164,12 +164,15 @@ class Door:
 
     def close(self) -> None:
         """Closes the listening socket and drops the handshakes under way."""
-        for guest in list(self._guests.values()):
-            guest.handshake.close()
-            guest.sock.close()
-        self._guests.clear()
         self._epoll.close()
         self._listening.close()
+        for guest in list(self._guests.values()):
+            guest.sock.close()
+            try:
+                guest.handshake.close()
+            except ValueError:
+                continue  # it runs: in a thread that a forked child, which closes here, has not
+        self._guests.clear()
 
 
 # A forked child must not keep a name alive whose owner is its parent: connections would wait in the

@@ -3,9 +3,9 @@
     0      4         6      8                   12            16
     "NARU" version   kind   max message bytes   extra
 
-kind: what the sender of the hello is: a channel's end, a sender, a receiver; or a refusal, whose
-extra is an errno. extra: the heartbeat in ms (tcp, udp); 1 when the process has membarrier(2)
-(shm).
+kind: what the sender of the hello is: a channel's end, a sender, a receiver, a publisher, a
+subscriber (of each policy one); or a refusal, whose extra is an errno. extra: the heartbeat in ms
+(tcp, udp); 1 when the process has membarrier(2) (shm).
 Numbers are in the machine's byte order: another order makes another magic, and is refused.
 Pure functions over bytes, and the two handshakes as generators that yield when they need more.
 Must not know: which transport it serves.
@@ -27,9 +27,23 @@ from naru.errors import (
     from_errno,
 )
 
-__all__ = ["CHANNEL", "HELLO_BYTES", "RECEIVER", "SENDER", "Handshake", "Hello", "pack", "unpack"]
+__all__ = [
+    "CHANNEL",
+    "HELLO_BYTES",
+    "PUBLISHER",
+    "RECEIVER",
+    "SENDER",
+    "SUBSCRIBERS",
+    "Handshake",
+    "Hello",
+    "pack",
+    "unpack",
+]
 
-CHANNEL, SENDER, RECEIVER = 1, 2, 3
+CHANNEL, SENDER, RECEIVER, PUBLISHER = 1, 2, 3, 4
+SUBSCRIBERS = (5, 6, 7)
+"""A subscriber of each policy: block, drop_oldest, latest."""
+_KINDS = (CHANNEL, SENDER, RECEIVER, PUBLISHER, *SUBSCRIBERS)
 REFUSAL = 0x100
 HELLO_BYTES = 16
 VERSION = 1
@@ -90,7 +104,7 @@ def unpack(data: bytes, operation: str, address: object) -> Hello:
         )  # fmt: skip
     if kind == REFUSAL:
         _raise_refusal(extra, operation, address)
-    if kind not in (CHANNEL, SENDER, RECEIVER) or max_message_bytes == 0:
+    if kind not in _KINDS or max_message_bytes == 0:
         raise ProtocolError(
             f'{operation} "{address}": a hello that makes no sense (kind {kind})',
             errno=errno.EPROTO, operation=operation, address=address,
@@ -102,7 +116,7 @@ def _raise_refusal(error: int, operation: str, address: object) -> None:
     if error == errno.EPROTOTYPE:
         raise UnsupportedError(
             f'{operation} "{address}": the other side has another shape: naru.connect goes with '
-            "naru.listen, naru.sender with naru.receiver",
+            "naru.listen, naru.sender with naru.receiver, naru.subscriber with naru.publisher",
             errno=error, operation=operation, address=address,
         )  # fmt: skip
     if error == errno.EACCES:

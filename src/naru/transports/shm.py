@@ -108,7 +108,7 @@ def close_all(fds: list[int]) -> None:
 # ---- the server's side ----
 
 
-def _bind(address: Address, settings: ShmSettings) -> tuple[socket.socket, Any]:
+def bind(address: Address, settings: ShmSettings) -> tuple[socket.socket, Any]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         if address.path:
@@ -131,7 +131,7 @@ def _welcome(
 
     def welcome(sock: socket.socket) -> Generator[None, None, Any]:
         peer = peer_of(sock)
-        theirs = yield from _hear(sock, "shm.accept", address)
+        theirs = yield from hear(sock, "shm.accept", address)
         if not settings.permits(peer.uid, os.geteuid()):
             hello.refuse(sock, errno.EACCES)
             return None
@@ -160,14 +160,14 @@ def _welcome(
 
 def listen(address: Address) -> Listener:
     settings = ShmSettings.from_address(address)
-    sock, close_name = _bind(address, settings)
+    sock, close_name = bind(address, settings)
     welcome = _welcome(Channel, hello.CHANNEL, address, settings, NO_RING)
     return Listener(address, sock, welcome, settings.handshake_timeout_s, close_name)
 
 
 def receiver(address: Address) -> Receiver:
     settings = ShmSettings.from_address(address)
-    sock, close_name = _bind(address, settings)
+    sock, close_name = bind(address, settings)
     try:
         bell = eventfd(address=address)
     except BaseException:
@@ -181,7 +181,7 @@ def receiver(address: Address) -> Receiver:
 # ---- the client's side ----
 
 
-def _hear(sock: socket.socket, operation: str, address: Address) -> hello.Handshake:
+def hear(sock: socket.socket, operation: str, address: Address) -> hello.Handshake:
     """One packet without descriptors."""
     while True:
         try:
@@ -194,7 +194,7 @@ def _hear(sock: socket.socket, operation: str, address: Address) -> hello.Handsh
         return hello.unpack(data, operation, address)
 
 
-def _hear_with_fds(
+def hear_with_fds(
     sock: socket.socket, address: Address
 ) -> Generator[None, None, tuple[hello.Hello, list[int]]]:
     """The server's packet. What does not fit the contract is closed (FAULTS 91, 92)."""
@@ -224,7 +224,7 @@ def _hear_with_fds(
     return theirs, list(fds)
 
 
-def _check_bells(fds: list[int], address: Address) -> None:
+def check_bells(fds: list[int], address: Address) -> None:
     """Whatever is no eventfd could hang who reads it or rings it."""
     for fd in fds:
         try:
@@ -254,7 +254,7 @@ def _reach(
                 errno=errno.EPERM, operation="shm.connect", address=address,
             )  # fmt: skip
         hello.say(sock, hello.Hello(kind, settings.max_message_bytes, int(has_barrier())))
-        theirs, fds = finish(_hear_with_fds(sock, address), sock, deadline.at_s)
+        theirs, fds = finish(hear_with_fds(sock, address), sock, deadline.at_s)
         if len(fds) != 1 + 2 * rings:
             close_all(fds)
             raise ProtocolError(
@@ -263,7 +263,7 @@ def _reach(
                 errno=errno.EPROTO, operation="shm.connect", address=address,
             )  # fmt: skip
         try:
-            _check_bells(fds[1:], address)
+            check_bells(fds[1:], address)
             if rings == 1:  # ring 0, to the client, does not exist
                 fds[1:1] = [NO_RING, NO_RING]
             fences = not (has_barrier() and theirs.extra == 1)

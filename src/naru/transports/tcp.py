@@ -71,7 +71,7 @@ def with_port(address: Address, port: int) -> Address:
     return dataclasses.replace(address, port=port)
 
 
-def _prepare(sock: socket.socket, settings: TcpSettings) -> None:
+def prepare(sock: socket.socket, settings: TcpSettings) -> None:
     set_buffers(sock, settings.send_buffer_bytes, settings.receive_buffer_bytes)
     if settings.nodelay:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -111,7 +111,7 @@ def _welcome(cls: type[End], kind: int, address: Address, settings: TcpSettings)
     own_kind = hello.CHANNEL if kind == hello.CHANNEL else hello.RECEIVER
 
     def welcome(sock: socket.socket) -> Generator[None, None, Any]:
-        _prepare(sock, settings)
+        prepare(sock, settings)
         limit_ms = 0
         if settings.framing == "naru":
             theirs = yield from hello.hear(sock, "tcp.accept", address)
@@ -125,7 +125,7 @@ def _welcome(cls: type[End], kind: int, address: Address, settings: TcpSettings)
     return welcome
 
 
-def _bind(address: Address, settings: TcpSettings) -> tuple[socket.socket, Address]:
+def bind(address: Address, settings: TcpSettings) -> tuple[socket.socket, Address]:
     family, kind, protocol, _, place = resolve(
         address, socket.SOCK_STREAM, "tcp.listen", passive=True
     )[0]
@@ -144,23 +144,23 @@ def _bind(address: Address, settings: TcpSettings) -> tuple[socket.socket, Addre
 
 def listen(address: Address) -> Listener:
     settings = TcpSettings.from_address(address)
-    sock, real = _bind(address, settings)
+    sock, real = bind(address, settings)
     welcome = _welcome(Channel, hello.CHANNEL, real, settings)
     return Listener(real, sock, welcome, settings.handshake_timeout_s)
 
 
 def receiver(address: Address) -> Receiver:
     settings = TcpSettings.from_address(address)
-    sock, real = _bind(address, settings)
+    sock, real = bind(address, settings)
     welcome = _welcome(Receiver, hello.SENDER, real, settings)
     return open_receiver(real, settings, sock, welcome, lambda: None)
 
 
-def _connect_socket(candidate: Any, settings: TcpSettings, deadline: Deadline) -> socket.socket:
+def connect_socket(candidate: Any, settings: TcpSettings, deadline: Deadline) -> socket.socket:
     family, kind, protocol, _, place = candidate
     sock = socket.socket(family, kind, protocol)
     try:
-        _prepare(sock, settings)
+        prepare(sock, settings)
         sock.setblocking(False)
         error = sock.connect_ex(place)
         if error == errno.EINPROGRESS:
@@ -180,19 +180,23 @@ def _connect_socket(candidate: Any, settings: TcpSettings, deadline: Deadline) -
     return sock
 
 
-def _reach(
-    cls: type[End], kind: int, address: Address, settings: TcpSettings, deadline: Deadline
-) -> End:
+def reach_socket(address: Address, settings: TcpSettings, deadline: Deadline) -> socket.socket:
+    """Connects to the first of the address's numbers that takes it."""
     candidates = resolve(address, socket.SOCK_STREAM, "tcp.connect", passive=False)
-    for number, candidate in enumerate(candidates, 1):
+    for candidate in candidates[:-1]:
         try:
-            sock = _connect_socket(candidate, settings, deadline)
-            break
+            return connect_socket(candidate, settings, deadline)
         except TimeoutError:
             raise
         except OSError:
-            if number == len(candidates):
-                raise
+            continue
+    return connect_socket(candidates[-1], settings, deadline)
+
+
+def _reach(
+    cls: type[End], kind: int, address: Address, settings: TcpSettings, deadline: Deadline
+) -> End:
+    sock = reach_socket(address, settings, deadline)
     limit_ms = 0
     try:
         if settings.framing == "naru":
@@ -240,7 +244,7 @@ def pair_fds(address: Address) -> tuple[list[int], list[int]]:
             b = until_made.enter_context(listening.accept()[0])
             is_stranger = b.getpeername() != a.getsockname()
             for sock in (a, b):
-                _prepare(sock, settings)
+                prepare(sock, settings)
         except OSError as error:
             raise from_os_error(error, "tcp.pair", address) from error
         if is_stranger:
