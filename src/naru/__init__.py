@@ -13,6 +13,7 @@
 Map of the package (each layer knows only those below it):
 
     cli  bench  testing            the command, `naru bench`, the conformance suite
+    requests/                      serve, client: request and reply
     channel                        listen, connect, pair, sender, receiver
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/
@@ -49,6 +50,7 @@ from naru.errors import (
     NotPermittedError,
     PeerGoneError,
     ProtocolError,
+    RemoteError,
     TimedOutError,
     TooBigError,
     UnsupportedError,
@@ -58,6 +60,11 @@ from naru.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from naru.address import Address, parse
+    from naru.requests.client import Client, client
+    from naru.requests.guests import Reply, Request
+    from naru.requests.link import PendingReply
+    from naru.requests.records import ClientStatistics, ServerStatistics
+    from naru.requests.server import Server, serve
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener
@@ -67,6 +74,8 @@ __all__ = [
     "BadAddressError",
     "Batch",
     "Channel",
+    "Client",
+    "ClientStatistics",
     "ClosedError",
     "CorruptedError",
     "Endpoint",
@@ -80,31 +89,48 @@ __all__ = [
     "NotPermittedError",
     "Peer",
     "PeerGoneError",
+    "PendingReply",
     "ProtocolError",
     "Receiver",
+    "RemoteError",
+    "Reply",
+    "Request",
     "Sender",
+    "Server",
+    "ServerStatistics",
     "Statistics",
     "TimedOutError",
     "TooBigError",
     "UnsupportedError",
     "View",
     "__version__",
+    "client",
     "connect",
     "listen",
     "pair",
     "parse",
     "receiver",
     "sender",
+    "serve",
 ]
 
 # Public names whose modules bring dataclasses, re or socket: three quarters of the time that
 # `import naru` would take, for what many programs never ask for by name.
 _LATE = {
     "Address": "naru.address",
+    "Client": "naru.requests.client",
+    "ClientStatistics": "naru.requests.records",
     "Listener": "naru.transports.listener",
     "Peer": "naru.transports.contract",
+    "PendingReply": "naru.requests.link",
+    "Reply": "naru.requests.guests",
+    "Request": "naru.requests.guests",
+    "Server": "naru.requests.server",
+    "ServerStatistics": "naru.requests.records",
     "Statistics": "naru.statistics",
+    "client": "naru.requests.client",
     "parse": "naru.address",
+    "serve": "naru.requests.server",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name
