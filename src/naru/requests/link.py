@@ -304,7 +304,8 @@ class Link:
             return
         with self._somebody_reads():
             if fds:
-                channel.send_fds(head + bytes(memoryview(data)), fds, left_s(deadline))
+                body = bytes(memoryview(data))  # type: ignore[arg-type]  # an _Array is a buffer
+                channel.send_fds(head + body, fds, left_s(deadline))
             elif has_rest(channel):
                 flush_waiting(channel, left_s(deadline))
             else:
@@ -326,7 +327,7 @@ class Link:
                 return
             self._leading = True
         try:
-            while not self.has_ended and (part := self._take_now()) is not None:
+            while (part := self._take_now()) is not None:
                 self._deliver(*part)
         finally:
             self._stop_leading()
