@@ -38,17 +38,33 @@ __all__ = ["Guest", "Outgoing", "Reply", "Request"]
 class Reply:
     """A reply with open files: what a handler may return instead of bytes."""
 
-    __slots__ = ("data", "fds")
+    __slots__ = ("_fds", "data")
 
     def __init__(self, data: ReadableBuffer, fds: Sequence[Any] = ()) -> None:
         """
         Args:
             data: any contiguous buffer.
-            fds: descriptors, or objects with fileno(), at most 253; they stay yours, and may be
-                closed as soon as the handler has returned.
+            fds: descriptors, or objects with fileno(), at most 253. Duplicates are made now, so that
+                yours may be closed before the reply is sent.
+
+        Raises: OSError: not every one of them is open.
         """
         self.data = data
-        self.fds = fds
+        self._fds: list[int] = []
+        for fd in fds:
+            self._fds.append(os.dup(fd if isinstance(fd, int) else fd.fileno()))
+
+    def take_fds(self) -> list[int]:
+        """The duplicates: from now on the caller's to close. Empty the second time."""
+        fds, self._fds = self._fds, []
+        return fds
+
+    def __repr__(self) -> str:
+        return f"<Reply with {len(self._fds)} descriptors>"
+
+    def __del__(self) -> None:
+        for fd in self.take_fds():
+            os.close(fd)
 
 
 class Request:
@@ -99,25 +115,19 @@ class Request:
 
 
 class Outgoing:
-    """A reply, or an error, on its way to a guest; its descriptors are duplicates."""
+    """A reply, or an error, on its way to a guest."""
 
     __slots__ = ("body", "fds", "flags", "head", "kind", "size_bytes")
 
     def __init__(
-        self, kind: int, number: int, body: bytes, flags: int = 0, fds: Sequence[Any] = ()
+        self, kind: int, number: int, body: bytes, flags: int = 0, fds: Sequence[int] = ()
     ) -> None:
-        """Raises: OSError: not every one of fds is open."""
-        self.size_bytes = len(body)
+        """Takes the descriptors over."""
         self.kind, self.flags = kind, flags
+        self.size_bytes = len(body)
         self.head = write_head(kind, number, flags)
         self.body = body
-        self.fds: list[int] = []
-        try:
-            for fd in fds:
-                self.fds.append(os.dup(fd if isinstance(fd, int) else fd.fileno()))
-        except BaseException:
-            self.close()
-            raise
+        self.fds = fds
 
     @classmethod
     def error(cls, number: int, error: BaseException, flags: int = 0) -> Outgoing:
@@ -129,10 +139,7 @@ class Outgoing:
         """What a handler returned. Raises: TypeError: it is nothing that can be sent."""
         if type(made) is bytes:
             return cls(REPLY, number, made)
-        fds: Sequence[Any] = ()
-        data: Any = made
-        if isinstance(made, Reply):
-            data, fds = made.data, made.fds
+        data: Any = made.data if isinstance(made, Reply) else made
         try:
             view = memoryview(data)
         except TypeError as error:
@@ -140,13 +147,14 @@ class Outgoing:
                 f"the handler returned {type(data).__name__}, not bytes, a buffer or a naru.Reply"
             ) from error
         # A copy: it may have to wait for room, while the handler goes on changing its buffer.
-        return cls(REPLY, number, view.tobytes(), fds=fds)
+        body = view.tobytes()
+        return cls(REPLY, number, body, fds=made.take_fds() if isinstance(made, Reply) else ())
 
     def close(self) -> None:
         """Its descriptors are sent, or never will be."""
         for fd in self.fds:
             os.close(fd)
-        self.fds = []
+        self.fds = ()
 
 
 class Guest:

@@ -295,18 +295,18 @@ class Link:
         alone: bool,
     ) -> None:
         channel = self._channel
-        if not alone and not fds:
-            if try_send_parts(channel, head, data) and not has_rest(channel):
-                return
-        elif not fds:
+        if alone and not fds:
             # No reply is on its way that the server could be waiting to get rid of.
             send_two_parts(channel, head, data, left_s(deadline))
+            return
+        is_begun = not fds and try_send_parts(channel, head, data)
+        if is_begun and not has_rest(channel):
             return
         with self._somebody_reads():
             if fds:
                 body = bytes(memoryview(data))  # type: ignore[arg-type]  # an _Array is a buffer
                 channel.send_fds(head + body, fds, left_s(deadline))
-            elif has_rest(channel):
+            elif is_begun:  # its rest, or that of another thread's message
                 flush_waiting(channel, left_s(deadline))
             else:
                 send_two_parts(channel, head, data, left_s(deadline))
