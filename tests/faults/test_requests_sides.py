@@ -253,7 +253,9 @@ def test_a_client_that_floods_and_never_reads(address: str) -> None:
     done = threading.Event()
 
     def flood(at: naru.Address) -> None:
-        with naru.connect(at) as channel, contextlib.suppress(naru.PeerGoneError):
+        # Dropped, or closing while nobody takes the rest of its last request.
+        ends = contextlib.suppress(naru.PeerGoneError, naru.TimedOutError)
+        with ends, naru.connect(at) as channel:
             number = 0
             while not done.is_set():
                 number += 1
@@ -503,20 +505,22 @@ def test_ctrl_c_in_a_handler_ends_the_server(tmp_path: Any) -> None:
                 try:
                     client.request(b"x")
                 except naru.NaruError as error:
-                    print(type(error).__name__)
+                    told.append(type(error).__name__)
+        told = []
         with naru.serve(sys.argv[1], handler) as server:
             thread = threading.Thread(target=ask)
             thread.start()
             try:
                 server.serve_forever()
             except KeyboardInterrupt:
-                print("ended", server.closed)
+                told.append(server.closed)
             thread.join()
+            print(sorted(map(str, told)))
         """.replace("\n        ", "\n"),
         fresh_address("unix", str(tmp_path)),
     )
     assert done.returncode == 0, done.stderr
-    assert "ended True" in done.stdout
+    assert done.stdout == "['RemoteError', 'True']\n"
 
 
 def test_forgotten_ones_warn(address: str) -> None:
