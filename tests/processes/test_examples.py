@@ -46,6 +46,11 @@ PROMISES = {
         r"log: INFO  request 3 served",
         r"4 lines, 1 of them an error, 0 after the end",
     ],
+    "worker_pool.py": [
+        r"12 files, 3 workers, all digests right: True",
+        r"without a file: ValueError: not enough values to unpack",
+        r"and after it: True",
+    ],
     "workers.py": [r"33860 primes below 400000", r"worker 2: \d+ jobs"],
 }
 

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "bench": "Measure every transport of this machine, side by side.",
     "echo": "Listen, and send every message back.",
     "receive": "Messages to standard output.",
+    "request": "Send a request, print the reply.",
     "send": "Standard input to messages.",
     "transports": "What each transport can, on this machine.",
 }

@@ -140,7 +140,7 @@ class Loop:
         pauses = []
         if until_s is not None:
             pauses.append(max(0.0, until_s - time.monotonic()))
-        if not self.listener.closed and (pause_s := self.listener.pause_s) is not None:
+        if not self.listener.closed and (pause_s := self.listener._pause_s) is not None:
             pauses.append(pause_s)
         if self._with_heartbeat:
             pauses.append(CHECK_S)
@@ -152,7 +152,7 @@ class Loop:
         if now_s - self._checked_s < CHECK_S / 2:
             return
         self._checked_s = now_s
-        if not self.listener.closed and self.listener.pause_s is not None:
+        if not self.listener.closed and self.listener._pause_s is not None:
             self._accept()
         for guest in list(self._with_heartbeat):
             try:

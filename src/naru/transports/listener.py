@@ -150,7 +150,7 @@ class Listener:
         return self._door.fileno()
 
     @property
-    def pause_s(self) -> float | None:
+    def _pause_s(self) -> float | None:
         """Seconds until accept(timeout_s=0) is worth a try even if nothing becomes readable.
 
         (A silent stranger's time is up then.) None: never.
