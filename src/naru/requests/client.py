@@ -11,6 +11,7 @@ import copy
 import os
 import threading
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -76,8 +77,10 @@ class Client:
         self._connecting = threading.Lock()
         self._closed = False
         self._owner = os.getpid()
+        self._is_forked = False
         self._reconnects = 0
         self._past = _Counts()
+        _clients.add(self)
 
     # ---- verbs ----
 
@@ -104,7 +107,8 @@ class Client:
         Blocks without the GIL.
         """
         pending = self._ask(data, timeout_s, fds)
-        close_fds(pending._take_fds())
+        if pending._fds:
+            close_fds(pending._take_fds())
         assert pending._reply is not None
         return pending._reply
 
@@ -162,7 +166,9 @@ class Client:
     ) -> PendingReply:
         deadline = None if timeout_s is None else deadline_of(timeout_s)
         while True:
-            pending, link = self._submit(data, deadline, fds)
+            pending, link = self._begin(data, deadline, fds)
+            if pending._reply is not None:
+                return pending
             try:
                 pending._wait(None if deadline is None else left_s(deadline))
                 return pending
@@ -174,11 +180,24 @@ class Client:
                 pending.cancel()
                 raise
 
+    def _begin(
+        self, data: ReadableBuffer, deadline: float | None, fds: Sequence[Any]
+    ) -> tuple[PendingReply, Link]:
+        link = self._link
+        if not fds and link.error is None and not self._is_forked:
+            try:
+                pending = link.ask_alone(data, deadline)
+            except UnsentError:  # it is as the next of a link that has ended
+                pending = None
+            if pending is not None:
+                return pending, link
+        return self._submit(data, deadline, fds)
+
     def _submit(
         self, data: ReadableBuffer, deadline: float | None, fds: Sequence[Any]
     ) -> tuple[PendingReply, Link]:
         while True:
-            if os.getpid() != self._owner:
+            if self._is_forked:
                 self._refuse_forked()
             link = self._link
             if link.error is not None:
@@ -233,11 +252,11 @@ class Client:
     @property
     def closed(self) -> bool:
         """True after close(), and in a forked child."""
-        return self._closed or os.getpid() != self._owner
+        return self._closed or self._is_forked
 
     def close(self) -> None:
         """Closes the connection; threads that wait for replies get ClosedError. Idempotent."""
-        if os.getpid() != self._owner:
+        if self._is_forked:
             self._closed = True
             self._link.abandon()
             return
@@ -265,10 +284,22 @@ class Client:
         return f"<Client {self.address} ({note})>"
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and os.getpid() == self._owner:
+        if not getattr(self, "_closed", True) and not self._is_forked:
             if self._link.error is None:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
             self.close()
+
+
+# A forked child has copies of clients, whose locks a thread of the parent may have held.
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _mark_forked() -> None:
+    for one in list(_clients):
+        one._is_forked = True
+
+
+os.register_at_fork(after_in_child=_mark_forked)
 
 
 def _leaving(link: Link) -> PeerGoneError:

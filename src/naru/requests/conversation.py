@@ -70,6 +70,10 @@ class Asking(Generic[Waiter]):
         self.requests += 1
         return self._last
 
+    def close(self, number: int) -> None:
+        """Its reply is here: take(), for who has compared the whole head."""
+        del self._open[number]
+
     def withdraw(self, number: int) -> None:
         """It could not be sent: no reply will come."""
         del self._open[number]

@@ -43,11 +43,14 @@ __all__ = [
     "Failure",
     "Frame",
     "failure_of",
+    "number_of",
     "parse_error",
     "parse_head",
     "parse_welcome",
+    "reply_head_of",
     "write_error",
     "write_head",
+    "write_heads",
     "write_welcome",
 ]
 
@@ -64,6 +67,7 @@ MOST_OPEN = 1 << 20
 LONGEST_BYTES = (1 << 10, 1 << 16, 1 << 16)
 """Of the texts of an error: the type's name, what it says, the traceback."""
 
+_NO_NUMBER = bytes(8)
 _KINDS_WITHOUT_FLAGS = frozenset((WELCOME, REQUEST, REPLY, CANCEL))
 
 
@@ -120,6 +124,29 @@ def parse_head(head: bytes, body_bytes: int, *, _unpack: Any = _HEAD.unpack) -> 
     if kind == CANCEL and body_bytes:
         raise ProtocolError(f"a cancel with a body of {body_bytes} bytes")
     return Frame(kind, flags, number)
+
+
+# ---- the same for what nearly every frame is, without taking it apart ----
+
+_REQUEST_HEAD, _REPLY_HEAD = (write_head(kind, 0)[:8] for kind in (REQUEST, REPLY))
+
+
+def write_heads(number: int) -> tuple[bytes, bytes]:
+    """The head of a request, and that of its reply."""
+    end = number.to_bytes(8, "little")
+    return _REQUEST_HEAD + end, _REPLY_HEAD + end
+
+
+def reply_head_of(head: bytes) -> bytes | None:
+    """The head of the reply to a request; None when this is the head of anything else."""
+    if len(head) == HEAD_BYTES and head.startswith(_REQUEST_HEAD) and not head.endswith(_NO_NUMBER):
+        return _REPLY_HEAD + head[8:]
+    return None
+
+
+def number_of(head: bytes) -> int:
+    """The number of a head that is known to be one."""
+    return int.from_bytes(head[8:], "little")
 
 
 # ---- the server's first word ----

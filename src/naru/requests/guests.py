@@ -14,16 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from naru._native.ends import Channel
-from naru._native.multiplexing import flush, has_rest, take, try_send_parts
+from naru._native.multiplexing import flush, has_rest, try_send_parts
 from naru.address import Address
 from naru.buffers import ReadableBuffer
 from naru.errors import TimedOutError, TooBigError, UnsupportedError
 from naru.requests.conversation import Answering
 from naru.requests.frames import (
     ERROR,
-    HEAD_BYTES,
     REPLY,
-    Frame,
     failure_of,
     parse_head,
     write_error,
@@ -191,19 +189,6 @@ class Guest:
         """Everything that it asked has been answered, and the answers are out."""
         return not self.answering.open_count and not self.is_blocked
 
-    def take(self) -> tuple[Frame, bytes, Sequence[int]] | None:
-        """Its next frame, or None. Raises: its end, ProtocolError."""
-        part = take(self.channel, HEAD_BYTES)
-        if part is None:
-            return None
-        head, body, fds = part
-        try:
-            return parse_head(head, len(body)), body, fds
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
-            raise
-
     def begin(self, request: Request) -> None:
         self.held_bytes += len(request.data)
 
@@ -218,13 +203,17 @@ class Guest:
         if self.has_gone:
             outgoing.close()
             return False
+        self.deliver(outgoing)
+        return True
+
+    def deliver(self, outgoing: Outgoing) -> None:
+        """Sends an answer, or keeps it until there is room. Raises as answer()."""
         if self.is_blocked or not self._try_send(outgoing):
             self._unsent.append(outgoing)
             self.held_bytes += outgoing.size_bytes
             self.is_blocked = True
         elif has_rest(self.channel):
             self.is_blocked = True
-        return True
 
     def push(self) -> bool:
         """Sends what had no room. Returns: all is out. Raises as answer()."""

@@ -51,9 +51,13 @@ from naru.requests.frames import (
     parse_error,
     parse_head,
     write_head,
+    write_heads,
 )
 
 __all__ = ["Link", "PendingReply", "UnsentError", "close_fds"]
+
+LARGEST_ALONE_BYTES = 16384
+"""Above, a message may be begun and have to wait for room."""
 
 
 class UnsentError(Exception):
@@ -116,7 +120,7 @@ class PendingReply:
         self._link = link
         self._number = 0
         self._reply: bytes | None = None
-        self._fds: Sequence[int] = ()
+        self._fds: Sequence[int] = ()  # of the reply; closed when they are not taken
         self._error: NaruError | None = None
         self._bell: _Bell | None = None
         self.refused = False
@@ -183,7 +187,8 @@ class PendingReply:
         return f"<PendingReply {self._number} of {self._link.address} ({state})>"
 
     def __del__(self) -> None:
-        close_fds(self._take_fds())
+        if self._fds:
+            close_fds(self._fds)
 
 
 class Link:
@@ -243,6 +248,58 @@ class Link:
 
     # ---- asking ----
 
+    def ask_alone(self, data: ReadableBuffer, deadline: float | None) -> PendingReply | None:
+        """A whole request while nothing else is under way: what a single thread always does.
+
+        The same as submit() and wait(), without what they do for others.
+
+        Returns: the request, settled unless its time was up; None: not possible now, nothing was sent.
+        """
+        if type(data) is not bytes or len(data) > LARGEST_ALONE_BYTES:
+            return None
+        pending = PendingReply(self)
+        asking = self._asking
+        with self._lock:
+            if self._leading or asking.open_count or not asking.limit:
+                return None
+            number = pending._number = asking.begin(pending)
+            self._leading = True
+        part = None
+        try:
+            request_head, reply_head = write_heads(number)
+            if not self._try_alone(request_head, data, number, deadline):
+                return None
+            part = take_waiting(self._channel, HEAD_BYTES, left_s(deadline))
+            if part[0] != reply_head:
+                self._deliver(*part)
+                part = None
+        except TimedOutError:
+            return pending
+        except NaruError as error:
+            self.fail(error)
+        finally:
+            with self._lock:  # as _stop_leading(): a lock costs more than what it guards
+                self._leading = False
+                if self._followers:
+                    self._followers.popleft().ring()
+                if part is not None and pending._error is None:
+                    asking.close(number)
+                    self.replies += 1
+                    _, pending._reply, pending._fds = part
+        return pending
+
+    def _try_alone(self, head: bytes, data: bytes, number: int, deadline: float | None) -> bool:
+        try:
+            if not try_send_parts(self._channel, head, data):
+                self._withdraw(number)
+                return False
+            if has_rest(self._channel):  # a ring that is smaller than the message
+                flush_waiting(self._channel, left_s(deadline))
+            return True
+        except BaseException as error:
+            self._give_back(number, error)
+            raise
+
     def submit(
         self, data: ReadableBuffer, fds: Sequence[int], deadline: float | None
     ) -> PendingReply:
@@ -264,15 +321,22 @@ class Link:
         try:
             self._send(write_head(REQUEST, number), data, fds, deadline, alone)
         except BaseException as error:
-            with self._lock:
-                if not self.has_ended:
-                    self._asking.withdraw(number)
-            if isinstance(error, PeerGoneError | ClosedError):
-                self.fail(error)  # unless another thread has met the end, and why, before
-                assert self.error is not None
-                raise UnsentError(self.error) from error
+            self._give_back(number, error)
             raise
         return pending
+
+    def _withdraw(self, number: int) -> None:
+        with self._lock:
+            if not self.has_ended:
+                self._asking.withdraw(number)
+
+    def _give_back(self, number: int, error: BaseException) -> None:
+        """A request that could not be sent. Raises: UnsentError when the link has ended by it."""
+        self._withdraw(number)
+        if isinstance(error, PeerGoneError | ClosedError):
+            self.fail(error)  # unless another thread has met the end, and why, before
+            assert self.error is not None
+            raise UnsentError(self.error) from error
 
     def _wait_for_room(self, deadline: float | None) -> None:
         if not self._wait(self._has_room, deadline, None):

@@ -26,11 +26,12 @@ from naru._native.multiplexing import (
     drop,
     may_have_message,
     stop_watching_room,
+    take,
     watch_room,
 )
 from naru._native.system import eventfd
 from naru.errors import NaruError, ProtocolError, TimedOutError
-from naru.requests.frames import Frame
+from naru.requests.frames import HEAD_BYTES, parse_head
 from naru.requests.guests import Guest, Outgoing, Request
 
 if TYPE_CHECKING:
@@ -57,18 +58,25 @@ class Loop:
         on_request: Callable[[Guest, Request], object],
         on_cancel: Callable[[Guest, int], object],
         on_leave: Callable[[Guest], object],
+        at_once: Callable[[Guest, bytes, bytes], bool] | None,
         *,
         most_open: int,
         held_bytes: int,
         sleeps_only: bool,
     ) -> None:
-        """Takes the listener over, also when this fails."""
+        """Takes the listener over, also when this fails.
+
+        Args:
+            at_once: answers a request, given as head and body, in this thread, without on_request();
+                False: it is none, or takes the long way.
+        """
         self.listener = listener
         self.guests: dict[int, Guest] = {}
         self.lock = threading.Lock()
         self.clients_total = self.clients_broken = 0
         self.may_spin: Callable[[], bool] = lambda: True
         self._on_request, self._on_cancel, self._on_leave = on_request, on_cancel, on_leave
+        self._at_once = at_once
         self._limits = (most_open, held_bytes)
         self._spin = Spin(sleeps_only)
         self._turn_count = 0
@@ -207,12 +215,14 @@ class Loop:
                 self._keep_hot(guest)
                 return
             try:
-                part = guest.take()
+                part = take(channel, HEAD_BYTES)
                 if part is None:
                     if not until_empty:
                         self._keep_hot(guest)
                     return
-                self._hear(guest, *part)
+                head, body, fds = part
+                if fds or self._at_once is None or not self._at_once(guest, head, body):
+                    self._hear(guest, head, body, fds)
             except (NaruError, OSError) as error:
                 self._drop(guest, error)
                 return
@@ -226,8 +236,9 @@ class Loop:
         else:
             self._read(guest, True)
 
-    def _hear(self, guest: Guest, frame: Frame, body: bytes, fds: Sequence[int]) -> None:
+    def _hear(self, guest: Guest, head: bytes, body: bytes, fds: Sequence[int]) -> None:
         try:
+            frame = parse_head(head, len(body))
             with self.lock:
                 is_request = guest.answering.take(frame)
         except ProtocolError:
@@ -261,6 +272,17 @@ class Loop:
         if needs_loop:
             self.post(guest)
         return taken
+
+    def deliver(self, guest: Guest, outgoing: Outgoing) -> None:
+        """The same for a request that was not begun here. In the loop's thread. Raises: its end."""
+        try:
+            with self.lock:
+                guest.deliver(outgoing)
+        except BaseException:
+            outgoing.close()
+            raise
+        if guest.is_blocked:
+            self.post(guest)
 
     def post(self, guest: Guest | None = None) -> None:
         """Has the loop look at a guest, or at itself. From any thread, or a signal handler."""

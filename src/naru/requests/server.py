@@ -14,11 +14,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from naru._native.multiplexing import has_rest, try_send_parts
 from naru.address import Address
 from naru.channel import listen
-from naru.errors import ClosedError, ForkedHandleError, PeerGoneError, TimedOutError
+from naru.errors import ClosedError, ForkedHandleError, PeerGoneError, TimedOutError, TooBigError
 from naru.requests.client import check_transport
-from naru.requests.frames import CANCELLED, MOST_OPEN, REFUSED, REPLY
+from naru.requests.frames import CANCELLED, MOST_OPEN, REFUSED, REPLY, number_of, reply_head_of
 from naru.requests.guests import Guest, Outgoing, Request
 from naru.requests.loop import Loop
 from naru.requests.records import ServerStatistics
@@ -76,6 +77,7 @@ class Server:
         """Made by naru.serve()."""
         self._loop = Loop(
             listen(address), self._on_request, self._on_cancel, self._on_leave,
+            None if threads > 1 or pass_request else self._answer_at_once,
             most_open=most_open, held_bytes=held_bytes,
             sleeps_only=settings_for(address).wait == "sleep",
         )  # fmt: skip
@@ -149,6 +151,46 @@ class Server:
             with self._loop.lock:
                 self._workers.put(guest, request)
 
+    def _answer_at_once(self, guest: Guest, head: bytes, body: bytes) -> bool:
+        """The same as _on_request() for what is simple: nothing else knows of it before it is over."""
+        reply_head = reply_head_of(head)
+        if reply_head is None or self._is_draining or guest.is_blocked:
+            return False
+        self._requests += 1
+        guest.answering.requests += 1
+        try:
+            made = self._handler(body)
+        except BaseException as error:
+            self._errors += 1
+            self._loop.deliver(guest, Outgoing.error(number_of(reply_head), error))
+            if not isinstance(error, Exception):
+                raise
+            return True
+        if type(made) is bytes and self._try_at_once(guest, reply_head, made):
+            self._replies += 1
+        else:
+            self._deliver(guest, number_of(reply_head), made)
+        return True
+
+    def _try_at_once(self, guest: Guest, reply_head: bytes, made: bytes) -> bool:
+        try:
+            if not try_send_parts(guest.channel, reply_head, made):
+                return False
+        except TooBigError:
+            return False
+        if has_rest(guest.channel):
+            guest.is_blocked = True
+            self._loop.post(guest)
+        return True
+
+    def _deliver(self, guest: Guest, number: int, made: object) -> None:
+        try:
+            outgoing = Outgoing.reply(number, made)
+        except Exception as error:
+            outgoing = Outgoing.error(number, error)
+        self._count(outgoing)
+        self._loop.deliver(guest, outgoing)
+
     def _run(self, guest: Guest, request: Request) -> None:
         try:
             made = self._handler(request if self._pass_request else request.data)
@@ -165,18 +207,21 @@ class Server:
     def _answer(self, guest: Guest, request: Request, outgoing: Outgoing) -> None:
         is_taken = self._loop.answer(guest, request, outgoing)
         with self._counting:
-            if outgoing.kind == REPLY:
-                self._replies += 1
-            elif outgoing.flags == REFUSED:
-                self._refused += 1
-            elif outgoing.flags == CANCELLED:
-                self._cancelled += 1
-            else:
-                self._errors += 1
+            self._count(outgoing)
             if not is_taken:
                 self._unsent += 1
         if self._is_draining:
             self._loop.post()
+
+    def _count(self, outgoing: Outgoing) -> None:
+        if outgoing.kind == REPLY:
+            self._replies += 1
+        elif outgoing.flags == REFUSED:
+            self._refused += 1
+        elif outgoing.flags == CANCELLED:
+            self._cancelled += 1
+        else:
+            self._errors += 1
 
     def _on_cancel(self, guest: Guest, number: int) -> None:
         if self._workers is None:
