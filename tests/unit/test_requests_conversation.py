@@ -69,6 +69,15 @@ def test_an_abandoned_request_stays_open_until_its_late_reply() -> None:
     assert not asking.abandon(number)
 
 
+def test_closing_is_taking_for_who_has_compared_the_head() -> None:
+    asking = welcomed(1)
+    number = asking.begin("a")
+    asking.close(number)
+    assert (asking.open_count, asking.requests) == (0, 1)
+    with pytest.raises(ProtocolError):
+        asking.take(reply(number), b"")
+
+
 def test_a_withdrawn_request_was_never_asked() -> None:
     asking = welcomed()
     number = asking.begin("a")

@@ -23,11 +23,14 @@ from naru.requests.frames import (
     Failure,
     Frame,
     failure_of,
+    number_of,
     parse_error,
     parse_head,
     parse_welcome,
+    reply_head_of,
     write_error,
     write_head,
+    write_heads,
     write_welcome,
 )
 
@@ -66,6 +69,21 @@ def test_the_layout_is_the_documented_one() -> None:
     assert b"".join(write_welcome(64)) == b"nq\x01\x00" + bytes(12) + b"\x40\0\0\0"
     body = write_error(Failure("E", "no", "at"))
     assert body == struct.pack("<III", 1, 2, 2) + b"Enoat"
+
+
+@given(NUMBERS)
+def test_the_short_way_makes_the_same_heads(number: int) -> None:
+    request_head, reply_head = write_heads(number)
+    assert request_head == write_head(REQUEST, number)
+    assert reply_head == write_head(REPLY, number)
+    assert reply_head_of(request_head) == reply_head
+    assert number_of(reply_head) == number
+
+
+@given(st.binary(max_size=20) | st.binary(max_size=14).map(lambda end: b"nq\x01\x01" + end))
+def test_the_short_way_takes_nothing_that_the_long_way_refuses(head: bytes) -> None:
+    if reply_head_of(head) is not None:
+        assert parse_head(head, 5).kind == REQUEST
 
 
 @pytest.mark.parametrize(
