@@ -16,6 +16,7 @@ Map of the package (each layer knows only those below it):
     auto/                          auto://: negotiates, and moves a channel while it runs
     choosing/                      which transport: needs, profile, policy
     aio/                           the same verbs for asyncio: `from naru import aio`
+    requests/                      serve, client: request and reply
     channel publishing             listen, connect, pair, sender, receiver; publisher, subscriber
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/
@@ -53,6 +54,7 @@ from naru.errors import (
     NotPermittedError,
     PeerGoneError,
     ProtocolError,
+    RemoteError,
     TimedOutError,
     TooBigError,
     UnsupportedError,
@@ -67,6 +69,11 @@ if TYPE_CHECKING:
     from naru.choosing.needs import Needs
     from naru.choosing.policy import Choice
     from naru.publishing import Publisher, Subscriber, Subscription, publisher, subscriber
+    from naru.requests.client import Client, client
+    from naru.requests.guests import Reply, Request
+    from naru.requests.link import PendingReply
+    from naru.requests.records import ClientStatistics, ServerStatistics
+    from naru.requests.server import Server, serve
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener
@@ -78,6 +85,8 @@ __all__ = [
     "Batch",
     "Channel",
     "Choice",
+    "Client",
+    "ClientStatistics",
     "ClosedError",
     "CorruptedError",
     "Endpoint",
@@ -92,11 +101,17 @@ __all__ = [
     "NotPermittedError",
     "Peer",
     "PeerGoneError",
+    "PendingReply",
     "ProtocolError",
     "Publisher",
     "Receiver",
+    "RemoteError",
+    "Reply",
+    "Request",
     "Selection",
     "Sender",
+    "Server",
+    "ServerStatistics",
     "Statistics",
     "Subscriber",
     "Subscription",
@@ -106,6 +121,7 @@ __all__ = [
     "View",
     "__version__",
     "choose",
+    "client",
     "connect",
     "listen",
     "pair",
@@ -113,6 +129,7 @@ __all__ = [
     "publisher",
     "receiver",
     "sender",
+    "serve",
     "subscriber",
 ]
 
@@ -122,17 +139,26 @@ _LATE = {
     "Address": "naru.address",
     "AutoChannel": "naru.auto.channels",
     "Choice": "naru.choosing.policy",
+    "Client": "naru.requests.client",
+    "ClientStatistics": "naru.requests.records",
     "Listener": "naru.transports.listener",
     "Needs": "naru.choosing.needs",
     "Peer": "naru.transports.contract",
+    "PendingReply": "naru.requests.link",
     "Publisher": "naru.publishing",
+    "Reply": "naru.requests.guests",
+    "Request": "naru.requests.guests",
     "Selection": "naru.auto.channels",
+    "Server": "naru.requests.server",
+    "ServerStatistics": "naru.requests.records",
     "Statistics": "naru.statistics",
     "Subscriber": "naru.publishing",
     "Subscription": "naru.publishing",
     "choose": "naru.choosing.front",
+    "client": "naru.requests.client",
     "parse": "naru.address",
     "publisher": "naru.publishing",
+    "serve": "naru.requests.server",
     "subscriber": "naru.publishing",
 }
 

@@ -16,6 +16,7 @@
     |-- CorruptedError                       data that cannot have been written so
     |-- ProtocolError                        the other side does not speak naru, or another version
     |-- UnsupportedError                     this transport, or this kernel, cannot
+    |-- RemoteError                          the handler of a server raised (request/reply)
     `-- ForkedHandleError                    this end belongs to another process
 
 Holds: the classes, and a table from errno to class, words and remedy.
@@ -47,6 +48,7 @@ __all__ = [
     "NotPermittedError",
     "PeerGoneError",
     "ProtocolError",
+    "RemoteError",
     "TimedOutError",
     "TooBigError",
     "UnsupportedError",
@@ -157,6 +159,36 @@ class ProtocolError(NaruError):
 
 class UnsupportedError(NaruError):
     """This transport, or this kernel, cannot do what was asked."""
+
+
+class RemoteError(NaruError):
+    """The handler of a server raised; this is what it said, and never its object.
+
+    Args:
+        type_name: The name of the exception's type there, such as ``"ValueError"``.
+        remote_message: What it said.
+        remote_traceback: Its traceback there, as Python prints it; "" when it was not sent.
+    """
+
+    type_name: str
+    remote_message: str
+    remote_traceback: str
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errno: int | None = None,
+        operation: str | None = None,
+        address: object = None,
+        type_name: str = "",
+        remote_message: str = "",
+        remote_traceback: str = "",
+    ) -> None:
+        super().__init__(message, errno=errno, operation=operation, address=address)
+        self.type_name = type_name
+        self.remote_message = remote_message
+        self.remote_traceback = remote_traceback
 
 
 class ForkedHandleError(NaruError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from commands import NARU, ended, environment, naru, read_terminal, running, sent, terminal
 
+from naru import serve
 from naru.transports import NAMES, capabilities
 from naru.version import __version__
 
@@ -377,6 +379,44 @@ def test_a_stream_that_is_closed(stream: str, places: dict[str, str]) -> None:
     assert done.stdout == b""
     if stream != "2>&-":
         assert_one_line(done.stderr)
+
+
+# ---- request ----
+
+
+@contextlib.contextmanager
+def answering(address: str) -> Iterator[None]:
+    def handler(data: bytes) -> bytes:
+        if data == b"bad":
+            raise ValueError("two\nlines")
+        return data.upper()
+
+    with serve(address, handler) as server:
+        server.start()
+        yield
+
+
+@pytest.mark.parametrize("kind", ["shm", "unix"])
+def test_request_prints_the_reply(kind: str, places: dict[str, str]) -> None:
+    with answering(places[kind]):
+        done = naru("request", "--timeout", "10", places[kind], "what is it")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"WHAT IS IT\n", b"")
+        data = b"from a pipe\n" * 10_000
+        done = naru("request", "--raw", "--repeat", "2", places[kind], stdin=data)
+        assert (done.returncode, done.stdout, done.stderr) == (0, data.upper() * 2, b"")
+
+
+def test_a_request_that_fails_is_one_line(places: dict[str, str]) -> None:
+    with answering(places["unix"]):
+        done = naru("request", places["unix"], "bad")
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert_one_line(done.stderr, "the handler raised ValueError: two lines")
+    done = naru("request", "--timeout", "0.1", places["unix"], "nobody")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert_one_line(done.stderr, "nobody is there")
+    done = naru("request", "udp://127.0.0.1:9", "x")
+    assert done.returncode == 1
+    assert_one_line(done.stderr, "udp loses messages")
 
 
 # ---- names, limits, other people ----

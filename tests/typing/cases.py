@@ -152,6 +152,30 @@ def facts(channel: naru.Channel) -> None:
     channel.address.path = "/"  # type: ignore[misc]
 
 
+def requests() -> None:
+    def handler(request: naru.Request) -> naru.Reply:
+        assert_type(request.data, bytes)
+        assert_type(request.peer, naru.Peer | None)
+        assert_type(request.take_fds(), list[int])
+        return naru.Reply(b"x", [0])
+
+    with naru.serve("shm://x", handler, pass_request=True, threads=2) as server:
+        assert_type(server, naru.Server)
+        assert_type(server.start(), naru.Server)
+        assert_type(server.statistics().requests, int)
+        assert_type(server.drain(timeout_s=1), bool)
+    with naru.client("shm://x", timeout_s=1, reconnect=True) as client:
+        assert_type(client, naru.Client)
+        assert_type(client.request(b"x", timeout_s=1), bytes)
+        assert_type(client.request_fds(b"x"), tuple[bytes, list[int]])
+        assert_type(client.request_many([b"x"]), list[bytes])
+        pending = client.submit(bytearray(b"x"), fds=[0])
+        assert_type(pending, naru.PendingReply)
+        assert_type(pending.result(), bytes)
+        assert_type(pending.done(), bool)
+        client.request("text")  # type: ignore[arg-type]
+
+
 def errors(channel: naru.Channel) -> None:
     try:
         channel.send(b"text")

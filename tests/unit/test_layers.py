@@ -26,6 +26,8 @@ LAYERS = [
     ("naru.choosing",),
     ("naru.auto",),
     ("naru.aio",),
+    ("naru.channel",),
+    ("naru.requests",),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),

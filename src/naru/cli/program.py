@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "echo": "Listen, and send every message back.",
     "probe": "Measure this machine, for naru choose.",
     "receive": "Messages to standard output.",
+    "request": "Send a request, print the reply.",
     "send": "Standard input to messages.",
     "transports": "What each transport can, on this machine.",
 }

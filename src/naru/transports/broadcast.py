@@ -34,7 +34,8 @@ from naru.transports.publishing import (
     Subscriber,
     SubscriberPlace,
 )
-from naru.transports.shm import bind, check_bells, close_all, hear, hear_with_fds, socket_path
+from naru.transports.names import rendezvous_path
+from naru.transports.shm import bind, check_bells, close_all, hear, hear_with_fds
 from naru.transports.unix import peer_of
 
 DESCRIPTORS = 4
@@ -136,7 +137,7 @@ def _reach(
     fds: list[int] = []
     try:
         sock.setblocking(False)
-        sock.connect(address.path or socket_path(str(address.name)))
+        sock.connect(address.path or rendezvous_path("shm", str(address.name)))
         peer = _check_permitted(sock, address, settings)
         kind = hello.SUBSCRIBERS[POLICIES.index(policy)]
         hello.say(sock, hello.Hello(kind, settings.max_message_bytes, int(has_barrier())))

@@ -154,6 +154,16 @@ class Listener:
         return self._door.fileno()
 
     @property
+    def _pause_s(self) -> float | None:
+        """Seconds until accept(timeout_s=0) is worth a try even if nothing becomes readable.
+
+        (A silent stranger's time is up then.) None: never.
+        """
+        with self._lock:
+            pause_ms = self._pause_ms(Deadline(None))
+        return None if pause_ms is None else pause_ms / 1000
+
+    @property
     def strangers(self) -> int:
         """Connections refused so far: not naru, not allowed, silent."""
         return self._door.strangers
