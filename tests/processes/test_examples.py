@@ -60,6 +60,7 @@ PROMISES = {
         r"100 frames of 1920 x 1080, mean brightness 49\.7",
         r"\d+ frames/s, \d+\.\d\d GB/s",
         r"CPU seconds: camera \d+\.\d+, viewer \d+\.\d+",
+    ],
     "worker_pool.py": [
         r"12 files, 3 workers, all digests right: True",
         r"without a file: ValueError: not enough values to unpack",

@@ -26,7 +26,6 @@ LAYERS = [
     ("naru.choosing",),
     ("naru.auto",),
     ("naru.aio",),
-    ("naru.channel",),
     ("naru.requests",),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),

@@ -26,6 +26,7 @@ from naru.transports import hello
 from naru.transports.connecting import Deadline, persist
 from naru.transports.door import Door, finish
 from naru.transports.memory import check_headroom
+from naru.transports.names import rendezvous_path
 from naru.transports.publishing import (
     POLICIES,
     Policy,
@@ -34,7 +35,6 @@ from naru.transports.publishing import (
     Subscriber,
     SubscriberPlace,
 )
-from naru.transports.names import rendezvous_path
 from naru.transports.shm import bind, check_bells, close_all, hear, hear_with_fds
 from naru.transports.unix import peer_of
 

@@ -328,7 +328,7 @@ def open_sent_end(
     address: Address, index: int, fds: list[int], fences: bool, peer: Peer | None
 ) -> Channel:
     """The same for an end whose descriptors came from, or went to, another process."""
-    _check_bells(fds[1:5], address)
+    check_bells(fds[1:5], address)
     return _open_end(address, index, fds, fences, peer, keep_segment=False)
 
 
