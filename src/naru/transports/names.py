@@ -31,11 +31,13 @@ class OwnedName:
 
     def __init__(self, lock: NameLock, remove: Callable[[], None]) -> None:
         self._lock, self._remove, self._owner = lock, remove, os.getpid()
+        self._open = True  # not `lock.held`: in a collected cycle the lock may be finalised first
         _open_names.add(self)
 
     def close(self) -> None:
-        if os.getpid() != self._owner or not self._lock.held:
+        if not self._open or os.getpid() != self._owner:
             return  # a forked child's copy: the name is its parent's
+        self._open = False
         try:
             self._remove()
         except FileNotFoundError:
