@@ -31,7 +31,7 @@ from two_processes import Meeting, Stopwatch, run_pair
 
 MIB = 1 << 20
 SIZES = {"1 MiB": MIB, "16 MiB": 16 * MIB}
-BYTES_A_ROUND = 2 << 30
+BYTES_A_ROUND = 1 << 30
 PAYLOADS_IN_RING = 4
 LIMIT_S = 60.0
 RESULTS = Path(__file__).parent / "results"

@@ -43,6 +43,18 @@ def test_a_conversation_needs_nothing_optional() -> None:
     assert not set(OPTIONAL).intersection(run_fresh(code))
 
 
+def test_arrays_without_numpy_name_the_extra() -> None:
+    code = (
+        "import sys; sys.modules['numpy'] = None; import naru; a, b = naru.pair('shm')\n"
+        "for verb in (lambda: a.send_array([1]), a.receive_array, lambda: a.reserve_array(3)):\n"
+        "    try: a.send(b'x'); b.send(b'x'); verb()\n"
+        "    except ImportError as error: print('naru-ipc[arrays]' in str(error), error.name)\n"
+        "a.send_object([1]); b.receive(); b.receive(); b.receive(); b.receive_object()\n"
+        "a.close(); b.close()"
+    )
+    assert run_fresh(code) == ["True", "numpy"] * 3
+
+
 @pytest.mark.parametrize("name", naru.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     """In this order of things: first asked for as an attribute, of a module just imported."""
