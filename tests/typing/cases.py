@@ -148,7 +148,7 @@ async def awaiting(synchronous: naru.Channel) -> None:
     assert_type(aio.receiver("mq:///orders"), aio.Receiver)
     assert_type(aio.pair("shm"), tuple[aio.Channel, aio.Channel])
     channel = aio.Channel(synchronous)
-    assert_type(await channel.send(b"text", 1.0, priority=3), None)  # type: ignore[func-returns-value]
+    assert_type(await channel.send(b"text", 1.0, priority=3), None)
     assert_type(channel.try_send(b"text"), bool)
     assert_type(await channel.receive(timeout_s=1), bytes)
     assert_type(channel.try_receive(), bytes | None)
