@@ -226,6 +226,27 @@ def echo_polled(end: Any, blocks: int) -> None:
             pass
 
 
+async def trips_awaited(end: Any, blocks: int, size_bytes: int, stamps_ns: list[int]) -> None:
+    """trips(), where send and receive are coroutine functions."""
+    send, receive, stamp, clock = end.send, end.receive, stamps_ns.append, time.perf_counter_ns
+    block = new_block(size_bytes)
+    answer = b""
+    for number in range(blocks):
+        block[-1] = marker(number, size_bytes)
+        stamp(clock())
+        for message in block:
+            await send(message)
+            answer = await receive()
+            stamp(clock())
+        check_marker(answer, number, size_bytes)
+
+
+async def echo_awaited(end: Any, blocks: int) -> None:
+    """echo(), likewise."""
+    for _ in range(blocks * BLOCK):
+        await end.send(await end.receive())
+
+
 def clock_cost_ns() -> float:
     """What one sample costs by itself: it is inside every trip's figure.
 

@@ -9,6 +9,7 @@ Joins: peers/contract.py runs them; messages.py looks them up by name.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
@@ -144,6 +145,37 @@ class NaruShm(_ListeningPeer):
         return options
 
 
+class _AwaitedEnd(_End):
+    """Round trips by coroutines, in an event loop that lives for one pass."""
+
+    checkable = False
+
+    def __init__(self, channel: Any, job: Job, held: tuple[Any, ...] = ()) -> None:
+        from naru import aio
+
+        super().__init__(channel, channel, job, held)
+        awaited = aio.Channel(channel)
+        self.send, self.receive = awaited.send, awaited.receive
+
+    def run_trips(self, blocks: int, size_bytes: int, stamps_ns: list[int]) -> None:
+        asyncio.run(loops.trips_awaited(self, blocks, size_bytes, stamps_ns))
+
+    def run_echo(self, blocks: int) -> None:
+        asyncio.run(loops.echo_awaited(self, blocks))
+
+
+class NaruAsyncio(NaruShm):
+    name = "naru.aio"
+    shapes = frozenset({"trip"})
+
+    def open(self, place: Any, job: Job, side: int, bound: Any, meeting: Meeting) -> End:
+        import naru
+
+        if side == SENDER:
+            return _AwaitedEnd(naru.connect(meeting.announced(), CONNECT_TIMEOUT_S), job)
+        return _AwaitedEnd(bound.accept(timeout_s=CONNECT_TIMEOUT_S), job, held=(bound,))
+
+
 class NaruUnix(_ListeningPeer):
     name = "naru.unix"
     transport = "unix"
@@ -210,5 +242,5 @@ class NaruMq(_NaruPeer):
 
 
 RUNS: dict[str, Peer] = {
-    run.name: run for run in (NaruShm(), NaruPipe(), NaruUnix(), NaruTcp(), NaruMq())
+    run.name: run for run in (NaruShm(), NaruAsyncio(), NaruPipe(), NaruUnix(), NaruTcp(), NaruMq())
 }

@@ -227,11 +227,10 @@ _TRIPS = (
         note="loopback TCP goes through the whole network stack: see its floor",
     ),
     Row(
-        "trip.asyncio", "round trip over asyncio, traffic flows, 64 B", "trip", None,
+        "trip.asyncio", "round trip over asyncio, traffic flows, 64 B", "trip", "naru.aio",
         size_bytes=64, count=20_000, quick_count=500,
         peers=(PeerRun("zmq.asyncio", "trip", divisor=4),),
         targets=(Target(limit=15),),
-        note="naru.aio is not there yet",
     ),
 )  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-import time
 from typing import Any
 
 import loops
@@ -84,32 +83,10 @@ class _AsyncEnd(_End):
     checkable = False
 
     def run_trips(self, blocks: int, size_bytes: int, stamps_ns: list[int]) -> None:
-        asyncio.run(self._trips(blocks, size_bytes, stamps_ns))
+        asyncio.run(loops.trips_awaited(self, blocks, size_bytes, stamps_ns))
 
     def run_echo(self, blocks: int) -> None:
-        asyncio.run(self._echo(blocks))
-
-    async def _trips(self, blocks: int, size_bytes: int, stamps_ns: list[int]) -> None:
-        send, receive, stamp, clock = (
-            self.send,
-            self.receive,
-            stamps_ns.append,
-            time.perf_counter_ns,
-        )
-        block = loops.new_block(size_bytes)
-        answer = b""
-        for number in range(blocks):
-            block[-1] = loops.marker(number, size_bytes)
-            stamp(clock())
-            for message in block:
-                await send(message)
-                answer = await receive()
-                stamp(clock())
-            loops.check_marker(answer, number, size_bytes)
-
-    async def _echo(self, blocks: int) -> None:
-        for _ in range(blocks * loops.BLOCK):
-            await self.send(await self.receive())
+        asyncio.run(loops.echo_awaited(self, blocks))
 
 
 class ZmqAsyncio(ZmqIpc):

@@ -15,6 +15,7 @@ import numpy
 import numpy.typing
 
 import naru
+from naru import aio
 
 
 def making() -> None:
@@ -199,3 +200,34 @@ def choosing() -> None:
     assert_type(choice.needs, naru.Needs)
     naru.choose("1KB")  # type: ignore[arg-type]
     naru.choose(64, goal="speed")  # type: ignore[arg-type]
+async def awaiting(synchronous: naru.Channel) -> None:
+    async with aio.listen("shm://orders") as listener:
+        assert_type(listener, aio.Listener)
+        assert_type(await listener.accept(timeout_s=1.0), aio.Channel)
+        async for accepted in listener:
+            assert_type(accepted, aio.Channel)
+    assert_type(await aio.connect("shm://orders", timeout_s=None), aio.Channel)
+    assert_type(await aio.sender("mq:///orders", 0.5), aio.Sender)
+    assert_type(aio.receiver("mq:///orders"), aio.Receiver)
+    assert_type(aio.pair("shm"), tuple[aio.Channel, aio.Channel])
+    channel = aio.Channel(synchronous)
+    assert_type(await channel.send(b"text", 1.0, priority=3), None)
+    assert_type(channel.try_send(b"text"), bool)
+    assert_type(await channel.receive(timeout_s=1), bytes)
+    assert_type(channel.try_receive(), bytes | None)
+    assert_type(await channel.receive_many(8), list[bytes])
+    assert_type(await channel.receive_into(bytearray(8)), int)
+    assert_type(await channel.receive_fds(), tuple[bytes, list[int]])
+    async for message in channel:
+        assert_type(message, bytes)
+    async with channel.reserve(64) as room, channel.lease() as view:
+        assert_type(room, memoryview)
+        assert_type(view, memoryview)
+    async with channel.lease_many(8) as batch:
+        assert_type(batch, naru.Batch)
+    assert_type(channel.peer, naru.Peer | None)
+
+    await channel.send("text")  # type: ignore[arg-type]
+    with channel:  # type: ignore[attr-defined]
+        pass
+    aio.Channel("shm://orders")  # type: ignore[arg-type]

@@ -15,8 +15,10 @@ Map of the folder:
     opening     connect, listen, pair, sender, receiver
     listener    what listen() gives
     ends        the ends and their verbs
+    end         what they share: the slow half of a verb, closing
     blocks      async with: lease, lease_many, reserve
-    waiting     one end in one loop: trying, spinning, sleeping, waking
+    waiting     one end in one loop: spinning, sleeping, waking
+    lookout     all waits of one loop: looking before sleeping
     turns       who is next, when several tasks want the same
 
 Every verb tries before it waits, and waits without a thread: for one descriptor, which stays with

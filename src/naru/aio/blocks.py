@@ -3,7 +3,7 @@
 Who is in a block keeps the turn of its direction, so other tasks wait for its end instead of being
 refused. The same task would wait for itself: it is told what the synchronous end says.
 
-Holds: Block, Reserving. Must not know: how long things wait (ends.py).
+Holds: Block, Reserving. Must not know: how long things wait (end.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from naru.aio.turns import deadline_of
 from naru.errors import TimedOutError
 
 if TYPE_CHECKING:
-    from naru.aio.ends import End
+    from naru.aio.end import End
 
 __all__ = ["Block", "Reserving"]
 

@@ -112,12 +112,12 @@ class Waiting:
 
     def push(self) -> None:
         """Has the rest of an accepted message sent by the loop, while nobody waits for that."""
-        if self._pushing or self._futures[SEND] is not None:
-            return
         try:
             self._bind()
         except RuntimeError:
             return  # no loop runs here: the following verbs push it, and close() does
+        if self._pushing or self._futures[SEND] is not None:
+            return
         self._pushing = True
         _awaited.add(self)
         self._push()
@@ -134,6 +134,7 @@ class Waiting:
             self._watch.close()
         self._watch = Watch(self._end)
         self._loop, self._lookout = loop, lookout_of(loop)
+        self._pushing = False  # an old loop ended before it was done
         loop.add_reader(self._watch.fileno(), _look, weakref.ref(self))
         return loop, self._watch, self._lookout
 
