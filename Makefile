@@ -19,7 +19,7 @@ SOURCES := meson.build meson.options pyproject.toml LICENSE README.md benchmarks
     -not -path 'native/models/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-native test-sanitizers lint format bench soak fuzz docs develop clean
+.PHONY: help run test test-native test-sanitizers lint format bench profile soak fuzz docs develop clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -49,6 +49,11 @@ bench: $(VENV)/installed $(VENV)/peers ## naru, the C floor and the peers in one
 	$(BIN)/python benchmarks/import_time.py --json benchmarks/results/import-time.json
 	$(BIN)/python benchmarks/messages.py $(BENCH)
 	$(BIN)/python benchmarks/choice.py
+
+profile: $(VENV)/installed ## the profile that is shipped, and its chart; a free machine
+	$(BIN)/naru probe --file src/naru/choosing/shipped.json
+	sed -i 's/"shipped": false/"shipped": true/' src/naru/choosing/shipped.json
+	$(BIN)/naru probe --show --file src/naru/choosing/shipped.json --plot docs/choosing.svg
 
 soak: ## the long native tests: half an hour
 	native/tests/soak.sh

@@ -268,3 +268,19 @@ def test_a_batch_that_comes_back_wrong_is_no_result() -> None:
     for answer in (load.block * 2, list(reversed(load.block))):
         with pytest.raises(CorruptedError):
             loops.make_batch_trips(lambda messages: None, lambda a=answer: list(a), load, 1)
+
+
+# ---- no time ----
+
+
+def test_what_has_not_been_tried_in_time_is_left_out() -> None:
+    from naru.bench.plan import Plan
+    from naru.bench.runner import run_plan
+
+    jobs = tuple(Job(Contender("pipe", "pipe"), "message", size, 10) for size in (64, 65))
+    late = run_plan(Plan(jobs, (), 1, 1.0, deadline_s=-1.0), cores=None)
+    assert not late.records
+    assert [(gap.size_bytes, gap.failed) for gap in late.gaps] == [(64, False), (65, False)]
+    assert "too busy" in late.gaps[0].reason
+    in_time = run_plan(Plan(jobs, (), 1, 1.0, deadline_s=60.0), cores=None)
+    assert len(in_time.records) == 2

@@ -118,6 +118,8 @@ class Plan:
     repeats: int
     budget_s: float | None
     """Counts are lowered so that all ends within; None: they stay as asked."""
+    deadline_s: float | None = None
+    """What has not been tried by then is left out; None: everything is tried."""
 
 
 def make_plan(

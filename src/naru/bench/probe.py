@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from naru.bench import machine as machines
@@ -48,6 +49,7 @@ MODES = (*STREAMS, *TRIPS)
 
 FULL_S, QUICK_S = 45.0, 8.5
 """What the runs are fitted into; starting, and the last ones, come on top."""
+FULL_DEADLINE_S, QUICK_DEADLINE_S = 55.0, 12.0
 FULL_REPEATS, QUICK_REPEATS = 3, 1
 PASSES = 3
 """Of each run: two new processes cost as much as a pass."""
@@ -89,6 +91,8 @@ def probe(
         budget_s=usual_s if budget_s is None else budget_s,
         largest_bytes=largest_messages(),
     )
+    if budget_s is None:
+        plan = replace(plan, deadline_s=QUICK_DEADLINE_S if quick else FULL_DEADLINE_S)
     report = run_plan(plan, cores=pinned, progress=progress)
     return profile_of(report, quick=quick, notes=notes)
 

@@ -175,6 +175,10 @@ class _Work:
     def predicted_s(self) -> float:
         return self.job.count * self.job.passes * self.ns_per_message / 1e9 + self.overhead_s
 
+    def leave_out(self, reason: str, *, failed: bool = False) -> None:
+        job = self.job
+        self.gap = Gap(job.contender.name, job.mode, job.size_bytes, reason, failed)
+
     @property
     def record(self) -> Record:
         job = self.job
@@ -229,6 +233,10 @@ class _Run:
         for work in self._works:
             name = f"trying {work.job.contender.name} {work.job.mode}"
             began_s = time.monotonic()
+            deadline_s = self._plan.deadline_s
+            if deadline_s is not None and began_s - first_s > deadline_s:
+                work.leave_out("no time was left for it: the machine is too busy")
+                continue
             share = min(TRIALS_PART, (began_s - first_s) / budget_s)
             self._progress(share, name)
             count = work.job.trial_count
@@ -262,12 +270,10 @@ class _Run:
         self, work: _Work, count: int, passes: int, meanwhile: Callable[[], object]
     ) -> list[Pass]:
         """Empty: it failed, and the work has its gap."""
-        job = work.job
         answer = self._host.run(self._message(work, count, passes), meanwhile)
         if "error" not in answer:
             return [Pass(**one) for one in answer["passes"]]
-        failed = not answer["cannot"]
-        work.gap = Gap(job.contender.name, job.mode, job.size_bytes, answer["error"], failed)
+        work.leave_out(answer["error"], failed=not answer["cannot"])
         return []
 
     def _message(self, work: _Work, count: int, passes: int) -> dict[str, Any]:
