@@ -25,7 +25,7 @@ static void parse_hello(const uint8_t *bytes)
     FUZZ_REQUIRE((result == -EPROTONOSUPPORT) ==
                  (memcmp(bytes, "NARU", 4) == 0 && hello.version != NR_PROTOCOL_VERSION));
     if (result == 0)
-        FUZZ_REQUIRE(memcmp(bytes, "NARU\1", 6) == 0 && hello.kind >= 1 && hello.kind <= 3);
+        FUZZ_REQUIRE(memcmp(bytes, "NARU\1", 6) == 0 && hello.kind >= 1 && hello.kind <= 7);
 }
 
 static void parse_chunk(const uint8_t *bytes, uint32_t most, uint32_t most_chunk)

@@ -687,11 +687,18 @@ static int stream_linger(struct nr_endpoint *e)
     return -EAGAIN;
 }
 
+/* A copy of an end of a pair that another process uses, or will use: what came is not for us. */
+static bool is_claimed_here(const struct nr_endpoint *e)
+{
+    return !e->pair.claims ||
+           nr_claims_owner(e->pair.claims, e->pair.index) == nr_process_token();
+}
+
 static void stream_close(struct nr_endpoint *e)
 {
     struct nr_stream *s = stream_of(e);
 
-    if (s->settings.kind == NR_STREAM_TCP && nr_endpoint_state(e) == NR_CLOSED)
+    if (s->settings.kind == NR_STREAM_TCP && nr_endpoint_state(e) == NR_CLOSED && is_claimed_here(e))
         discard_incoming(s); /* but not in a forked child: it is the parent's there */
     if (s->in >= 0)
         nr_os_close(s->in);
