@@ -25,6 +25,7 @@ from naru._native.multiplexing import (
     drop,
     flush_waiting,
     has_rest,
+    may_have_message,
     send_two_parts,
     take,
     take_waiting,
@@ -43,11 +44,12 @@ from naru.requests.conversation import Asking
 from naru.requests.frames import (
     CANCEL,
     CANCELLED,
+    ERROR,
     HEAD_BYTES,
     REFUSED,
-    REPLY,
     REQUEST,
     Frame,
+    number_of_reply,
     parse_error,
     parse_head,
     write_head,
@@ -446,6 +448,11 @@ class Link:
                 self.fail(error)
                 return True
             self._deliver(*part)
+            while self._asking.open_count and may_have_message(channel):
+                more = self._take_now()
+                if more is None:
+                    break
+                self._deliver(*more)
         return True
 
     def _stop_leading(self) -> None:
@@ -467,46 +474,50 @@ class Link:
     # ---- what comes ----
 
     def _deliver(self, head: bytes, body: bytes, fds: Sequence[int]) -> None:
+        pending, error = None, None
         try:
-            frame = parse_head(head, len(body))
+            number = number_of_reply(head)
+            if not number:
+                frame = parse_head(head, len(body))
+                error = self._error_of(frame, body) if frame.kind == ERROR else None
             with self._lock:
-                pending = self._asking.take(frame, body)
-            if pending is None:
-                close_fds(fds)
-                if self._followers:
+                pending = self._asking.answer(number) if number else self._asking.take(frame, body)
+                if pending is not None:
+                    self._settle(pending, body, fds, error)
+                if self._followers and self._asking.open_count == self._asking.limit - 1:
                     self._ring_everybody()  # one of them may wait for room
-                return
-            self._settle(pending, frame, body, fds)
-        except NaruError as error:
+        except NaruError as broken:
+            self.fail(broken)
+        if pending is None or error is not None:
             close_fds(fds)
+        if pending is not None and isinstance(error, ProtocolError):
             self.fail(error)
 
-    def _settle(self, pending: PendingReply, frame: Frame, body: bytes, fds: Sequence[int]) -> None:
-        if frame.kind == REPLY:
+    def _settle(
+        self,
+        pending: PendingReply,
+        body: bytes,
+        fds: Sequence[int],
+        error: NaruError | None,
+    ) -> None:
+        """Under the lock: who goes to sleep for it has either seen it, or is among the followers."""
+        if error is None:
             pending._fds = fds
             pending._reply = body
-            self.replies += 1
         else:
-            pending.refused = frame.flags == REFUSED
-            pending._error = self._error_of(frame, body)
-            close_fds(fds)
-        if self._followers:
-            with self._lock:
-                if pending._bell is not None:
-                    if pending._bell in self._followers:
-                        self._followers.remove(pending._bell)
-                    pending._bell.ring()
-            if self._asking.open_count == self._asking.limit - 1:
-                self._ring_everybody()
+            pending.refused = isinstance(error, PeerGoneError)
+            pending._error = error
+            self.remote_errors += isinstance(error, RemoteError)
+        self.replies += not pending.refused
+        if pending._bell is not None:
+            if pending._bell in self._followers:
+                self._followers.remove(pending._bell)
+            pending._bell.ring()
 
     def _error_of(self, frame: Frame, body: bytes) -> NaruError:
-        try:
-            failure = parse_error(body)
-            if frame.flags == CANCELLED:
-                raise ProtocolError("a request was cancelled that nobody gave up")
-        except ProtocolError as error:
-            self.fail(error)
-            return error
+        failure = parse_error(body)
+        if frame.flags == CANCELLED:  # nobody sees it, unless nobody has given the request up
+            return ProtocolError("a request was cancelled that nobody gave up")
         if frame.flags == REFUSED:
             return PeerGoneError(
                 f'request "{self.address}": the server is closing and has not begun it; send it '
@@ -515,8 +526,6 @@ class Link:
                 address=self.address,
                 orderly=True,
             )
-        self.replies += 1
-        self.remote_errors += 1
         return RemoteError(
             f'request "{self.address}": the handler raised {failure.type_name}: {failure.text}',
             operation="request",
@@ -527,9 +536,8 @@ class Link:
         )
 
     def _ring_everybody(self) -> None:
-        with self._lock:
-            while self._followers:
-                self._followers.popleft().ring()
+        while self._followers:
+            self._followers.popleft().ring()
 
     # ---- ends ----
 
@@ -560,8 +568,7 @@ class Link:
                 pending._error = error
                 if pending._bell is not None:
                     pending._bell.ring()
-            while self._followers:
-                self._followers.popleft().ring()
+            self._ring_everybody()
         drop(self._channel)
 
     def close(self) -> None:
