@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from naru.address import Address, parse
     from naru.requests.client import Client, client
     from naru.requests.guests import Reply, Request
-    from naru.requests.link import PendingReply
+    from naru.requests.pending import PendingReply
     from naru.requests.records import ClientStatistics, ServerStatistics
     from naru.requests.server import Server, serve
     from naru.statistics import Statistics
@@ -122,7 +122,7 @@ _LATE = {
     "ClientStatistics": "naru.requests.records",
     "Listener": "naru.transports.listener",
     "Peer": "naru.transports.contract",
-    "PendingReply": "naru.requests.link",
+    "PendingReply": "naru.requests.pending",
     "Reply": "naru.requests.guests",
     "Request": "naru.requests.guests",
     "Server": "naru.requests.server",
