@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from naru.publishing import Publisher, Subscriber, Subscription, publisher, subscriber
     from naru.requests.client import Client, client
     from naru.requests.guests import Reply, Request
-    from naru.requests.link import PendingReply
+    from naru.requests.pending import PendingReply
     from naru.requests.records import ClientStatistics, ServerStatistics
     from naru.requests.server import Server, serve
     from naru.statistics import Statistics
@@ -144,8 +144,12 @@ _LATE = {
     "Listener": "naru.transports.listener",
     "Needs": "naru.choosing.needs",
     "Peer": "naru.transports.contract",
+<<<<<<< HEAD
     "PendingReply": "naru.requests.link",
     "Publisher": "naru.publishing",
+=======
+    "PendingReply": "naru.requests.pending",
+>>>>>>> part-E
     "Reply": "naru.requests.guests",
     "Request": "naru.requests.guests",
     "Selection": "naru.auto.channels",

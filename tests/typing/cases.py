@@ -200,6 +200,8 @@ def choosing() -> None:
     assert_type(choice.needs, naru.Needs)
     naru.choose("1KB")  # type: ignore[arg-type]
     naru.choose(64, goal="speed")  # type: ignore[arg-type]
+
+
 async def awaiting(synchronous: naru.Channel) -> None:
     async with aio.listen("shm://orders") as listener:
         assert_type(listener, aio.Listener)

@@ -3,6 +3,8 @@
     frames         the messages, byte by byte
     conversation   both sides as state machines without I/O
     link           one connection of a client: who reads, who waits
+    pending        one open request
+    blocked        a reader for a link that has no room
     client         naru.client(): which connection, and when a new one
     guests         one client as its server sees it
     workers        threads that run handlers, clients in turn

@@ -21,7 +21,8 @@ from naru.address import Address, parse
 from naru.buffers import ReadableBuffer
 from naru.channel import connect
 from naru.errors import ClosedError, ForkedHandleError, PeerGoneError, UnsupportedError
-from naru.requests.link import Link, PendingReply, UnsentError, close_fds, deadline_of, left_s
+from naru.requests.link import Link
+from naru.requests.pending import PendingReply, UnsentError, close_fds, deadline_of, left_s
 from naru.requests.records import ClientStatistics
 from naru.settings import settings_for
 

@@ -93,21 +93,23 @@ class Asking(Generic[Waiter]):
         Raises: ProtocolError: nothing of the kind was asked.
         """
         if frame.kind == REPLY or frame.kind == ERROR:
-            try:
-                waiter = self._open.pop(frame.number)
-            except KeyError:
-                raise ProtocolError(
-                    f"a reply to request {frame.number}, which is not open"
-                ) from None
-            if waiter is None:
-                self.late += 1
-            return waiter
+            return self.answer(frame.number)
         if frame.kind != WELCOME:
             raise ProtocolError(f"a server sent a frame of kind {frame.kind}")
         if self.limit:
             raise ProtocolError("a second welcome")
         self.limit = parse_welcome(body)
         return None
+
+    def answer(self, number: int) -> Waiter | None:
+        """take() of a reply or an error."""
+        try:
+            waiter = self._open.pop(number)
+        except KeyError:
+            raise ProtocolError(f"a reply to request {number}, which is not open") from None
+        if waiter is None:
+            self.late += 1
+        return waiter
 
     def end(self) -> list[Waiter]:
         """The connection is gone. Returns: everybody who still waits; nothing is open from now on."""

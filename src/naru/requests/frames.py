@@ -44,6 +44,7 @@ __all__ = [
     "Frame",
     "failure_of",
     "number_of",
+    "number_of_reply",
     "parse_error",
     "parse_head",
     "parse_welcome",
@@ -142,6 +143,13 @@ def reply_head_of(head: bytes) -> bytes | None:
     if len(head) == HEAD_BYTES and head.startswith(_REQUEST_HEAD) and not head.endswith(_NO_NUMBER):
         return _REPLY_HEAD + head[8:]
     return None
+
+
+def number_of_reply(head: bytes) -> int:
+    """The number of the request that it answers; 0 when this is the head of anything else."""
+    if len(head) == HEAD_BYTES and head.startswith(_REPLY_HEAD):
+        return int.from_bytes(head[8:], "little")
+    return 0
 
 
 def number_of(head: bytes) -> int:

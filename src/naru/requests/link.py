@@ -5,15 +5,13 @@ theirs; when it has its own, the next of them leads. So a single thread reads it
 there is no thread beside it. Only when a request finds no room while others are open, a thread is
 lent for as long as that lasts: the server may be waiting for this side to take its replies.
 
-Holds: Link, and PendingReply, which is one open request.
+Holds: Link.
 Must not know: how a connection is made or made anew (client.py), the layout of frames.
 Joins: conversation.Asking says what may be sent and whose each reply is.
 """
 
 from __future__ import annotations
 
-import copy
-import os
 import threading
 import time
 from collections import deque
@@ -25,6 +23,7 @@ from naru._native.multiplexing import (
     drop,
     flush_waiting,
     has_rest,
+    may_have_message,
     send_two_parts,
     take,
     take_waiting,
@@ -39,156 +38,28 @@ from naru.errors import (
     RemoteError,
     TimedOutError,
 )
+from naru.requests.blocked import Blocked
 from naru.requests.conversation import Asking
 from naru.requests.frames import (
     CANCEL,
     CANCELLED,
+    ERROR,
     HEAD_BYTES,
     REFUSED,
-    REPLY,
     REQUEST,
     Frame,
+    number_of_reply,
     parse_error,
     parse_head,
     write_head,
     write_heads,
 )
+from naru.requests.pending import Bell, PendingReply, UnsentError, close_fds, left_s
 
-__all__ = ["Link", "PendingReply", "UnsentError", "close_fds"]
+__all__ = ["Link"]
 
 LARGEST_ALONE_BYTES = 16384
 """Above, a message may be begun and have to wait for room."""
-
-
-class UnsentError(Exception):
-    """A request was certainly not received: it may be sent again. Never leaves this package."""
-
-    def __init__(self, error: NaruError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def close_fds(fds: Sequence[int]) -> None:
-    """Descriptors that came and that nobody wants."""
-    for fd in fds:
-        os.close(fd)
-
-
-def deadline_of(timeout_s: float | None) -> float | None:
-    """On time.monotonic(). Raises: ValueError."""
-    if timeout_s is None:
-        return None
-    if not timeout_s >= 0:
-        raise ValueError(f"timeout_s must be None or at least 0, not {timeout_s!r}")
-    return time.monotonic() + timeout_s
-
-
-def left_s(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-class _Bell:
-    """One thread sleeps on it; rung at most once, under the link's lock."""
-
-    __slots__ = ("_lock", "rung")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self.rung = False
-
-    def ring(self) -> None:
-        if not self.rung:
-            self.rung = True
-            self._lock.release()
-
-    def wait(self, timeout_s: float | None) -> None:
-        self._lock.acquire(timeout=-1 if timeout_s is None else min(timeout_s, 1e6))
-
-
-class PendingReply:
-    """A request that is under way: `naru.Client.submit()` gives it.
-
-    The reply is read from the connection by whoever waits for one: without result() or done()
-    nobody looks.
-    """
-
-    __slots__ = ("__weakref__", "_bell", "_error", "_fds", "_link", "_number", "_reply", "refused")
-
-    def __init__(self, link: Link) -> None:
-        """Made by Client.submit()."""
-        self._link = link
-        self._number = 0
-        self._reply: bytes | None = None
-        self._fds: Sequence[int] = ()  # of the reply; closed when they are not taken
-        self._error: NaruError | None = None
-        self._bell: _Bell | None = None
-        self.refused = False
-        """The server was closing and has not begun it: sending it again is safe."""
-
-    def result(self, timeout_s: float | None = None) -> bytes:
-        """Waits for the reply. May be asked again, also after a TimedOutError.
-
-        Args:
-            timeout_s: seconds; None = for ever, 0 = one look.
-
-        Raises:
-            TimedOutError: it has not come in time; the request stays open (cancel() gives it up).
-            RemoteError: the handler raised. PeerGoneError: the server is gone.
-            ClosedError: the client was closed, or this request given up. ProtocolError.
-        """
-        reply = self._wait(timeout_s)
-        close_fds(self._take_fds())
-        return reply
-
-    def result_fds(self, timeout_s: float | None = None) -> tuple[bytes, list[int]]:
-        """As result(), with the descriptors that came with the reply: yours to close, given once."""
-        return self._wait(timeout_s), list(self._take_fds())
-
-    def _wait(self, timeout_s: float | None) -> bytes:
-        if not self.is_settled() and not self._link.wait(self, deadline_of(timeout_s)):
-            raise TimedOutError(
-                f'request "{self._link.address}": timed out (ETIMEDOUT); no reply within '
-                f"{timeout_s:g} s",
-                operation="request",
-                address=self._link.address,
-            )
-        if self._error is not None:
-            raise copy.copy(self._error)  # each thread its own traceback
-        assert self._reply is not None
-        return self._reply
-
-    def _take_fds(self) -> Sequence[int]:
-        fds, self._fds = self._fds, ()
-        return fds
-
-    def done(self) -> bool:
-        """True when result() would not wait. Looks at the connection, never waits."""
-        if not self.is_settled():
-            self._link.look()
-        return self.is_settled()
-
-    def cancel(self) -> None:
-        """Gives the request up: the server drops it when it has not begun it.
-
-        Nothing happens when the reply is here.
-        """
-        self._link.give_up(self)
-
-    def is_settled(self) -> bool:
-        """A reply or an error is here, without looking at the connection."""
-        return self._reply is not None or self._error is not None
-
-    def __repr__(self) -> str:
-        if self._error is not None:
-            state = type(self._error).__name__
-        else:
-            state = "open" if self._reply is None else f"{len(self._reply)} bytes"
-        return f"<PendingReply {self._number} of {self._link.address} ({state})>"
-
-    def __del__(self) -> None:
-        if self._fds:
-            close_fds(self._fds)
 
 
 class Link:
@@ -207,7 +78,7 @@ class Link:
         self._asking: Asking[PendingReply] = Asking()
         self._lock = threading.Lock()
         self._leading = False
-        self._followers: deque[_Bell] = deque()
+        self._followers: deque[Bell] = deque()
         self._blocked = 0
         self._reader: threading.Thread | None = None
         try:
@@ -366,7 +237,7 @@ class Link:
         is_begun = not fds and try_send_parts(channel, head, data)
         if is_begun and not has_rest(channel):
             return
-        with self._somebody_reads():
+        with Blocked(self):
             if fds:
                 body = bytes(memoryview(data))  # type: ignore[arg-type]  # an _Array is a buffer
                 channel.send_fds(head + body, fds, left_s(deadline))
@@ -374,9 +245,6 @@ class Link:
                 flush_waiting(channel, left_s(deadline))
             else:
                 send_two_parts(channel, head, data, left_s(deadline))
-
-    def _somebody_reads(self) -> _Blocked:
-        return _Blocked(self)
 
     # ---- waiting ----
 
@@ -412,7 +280,7 @@ class Link:
                 if is_done():
                     return True
                 if self._leading:
-                    bell = _Bell()
+                    bell = Bell()
                     self._followers.append(bell)
                     if pending is not None:
                         pending._bell = bell
@@ -446,6 +314,11 @@ class Link:
                 self.fail(error)
                 return True
             self._deliver(*part)
+            while self._asking.open_count and may_have_message(channel):
+                more = self._take_now()
+                if more is None:
+                    break
+                self._deliver(*more)
         return True
 
     def _stop_leading(self) -> None:
@@ -454,7 +327,7 @@ class Link:
             if self._followers:
                 self._followers.popleft().ring()
 
-    def _stop_following(self, bell: _Bell, pending: PendingReply | None) -> None:
+    def _stop_following(self, bell: Bell, pending: PendingReply | None) -> None:
         with self._lock:
             if pending is not None:
                 pending._bell = None
@@ -467,46 +340,50 @@ class Link:
     # ---- what comes ----
 
     def _deliver(self, head: bytes, body: bytes, fds: Sequence[int]) -> None:
+        pending, error = None, None
         try:
-            frame = parse_head(head, len(body))
+            number = number_of_reply(head)
+            if not number:
+                frame = parse_head(head, len(body))
+                error = self._error_of(frame, body) if frame.kind == ERROR else None
             with self._lock:
-                pending = self._asking.take(frame, body)
-            if pending is None:
-                close_fds(fds)
-                if self._followers:
+                pending = self._asking.answer(number) if number else self._asking.take(frame, body)
+                if pending is not None:
+                    self._settle(pending, body, fds, error)
+                if self._followers and self._asking.open_count == self._asking.limit - 1:
                     self._ring_everybody()  # one of them may wait for room
-                return
-            self._settle(pending, frame, body, fds)
-        except NaruError as error:
+        except NaruError as broken:
+            self.fail(broken)
+        if pending is None or error is not None:
             close_fds(fds)
+        if pending is not None and isinstance(error, ProtocolError):
             self.fail(error)
 
-    def _settle(self, pending: PendingReply, frame: Frame, body: bytes, fds: Sequence[int]) -> None:
-        if frame.kind == REPLY:
+    def _settle(
+        self,
+        pending: PendingReply,
+        body: bytes,
+        fds: Sequence[int],
+        error: NaruError | None,
+    ) -> None:
+        """Under the lock: who goes to sleep for it has either seen it, or is among the followers."""
+        if error is None:
             pending._fds = fds
             pending._reply = body
-            self.replies += 1
         else:
-            pending.refused = frame.flags == REFUSED
-            pending._error = self._error_of(frame, body)
-            close_fds(fds)
-        if self._followers:
-            with self._lock:
-                if pending._bell is not None:
-                    if pending._bell in self._followers:
-                        self._followers.remove(pending._bell)
-                    pending._bell.ring()
-            if self._asking.open_count == self._asking.limit - 1:
-                self._ring_everybody()
+            pending.refused = isinstance(error, PeerGoneError)
+            pending._error = error
+            self.remote_errors += isinstance(error, RemoteError)
+        self.replies += not pending.refused
+        if pending._bell is not None:
+            if pending._bell in self._followers:
+                self._followers.remove(pending._bell)
+            pending._bell.ring()
 
     def _error_of(self, frame: Frame, body: bytes) -> NaruError:
-        try:
-            failure = parse_error(body)
-            if frame.flags == CANCELLED:
-                raise ProtocolError("a request was cancelled that nobody gave up")
-        except ProtocolError as error:
-            self.fail(error)
-            return error
+        failure = parse_error(body)
+        if frame.flags == CANCELLED:  # nobody sees it, unless nobody has given the request up
+            return ProtocolError("a request was cancelled that nobody gave up")
         if frame.flags == REFUSED:
             return PeerGoneError(
                 f'request "{self.address}": the server is closing and has not begun it; send it '
@@ -515,8 +392,6 @@ class Link:
                 address=self.address,
                 orderly=True,
             )
-        self.replies += 1
-        self.remote_errors += 1
         return RemoteError(
             f'request "{self.address}": the handler raised {failure.type_name}: {failure.text}',
             operation="request",
@@ -527,9 +402,8 @@ class Link:
         )
 
     def _ring_everybody(self) -> None:
-        with self._lock:
-            while self._followers:
-                self._followers.popleft().ring()
+        while self._followers:
+            self._followers.popleft().ring()
 
     # ---- ends ----
 
@@ -560,8 +434,7 @@ class Link:
                 pending._error = error
                 if pending._bell is not None:
                     pending._bell.ring()
-            while self._followers:
-                self._followers.popleft().ring()
+            self._ring_everybody()
         drop(self._channel)
 
     def close(self) -> None:
@@ -584,42 +457,3 @@ class Link:
     def abandon(self) -> None:
         """In a forked child: gives up this process's copy; the lock may be held for ever here."""
         drop(self._channel)
-
-
-class _Blocked:
-    """While a request waits for room: somebody reads, a thread of its own if need be."""
-
-    __slots__ = ("_link",)
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    def __enter__(self) -> None:
-        link = self._link
-        with link._lock:
-            link._blocked += 1
-            if link._reader is None or not link._reader.is_alive():
-                link._reader = threading.Thread(
-                    target=self._read, name=f"naru client {link.address}", daemon=True
-                )
-                link._reader.start()
-
-    def _read(self) -> None:
-        link = self._link
-        while True:
-            link._wait(self._is_over, None, None)
-            with link._lock:
-                if self._is_over():  # else somebody is blocked again, and counts on this thread
-                    link._reader = None
-                    return
-
-    def _is_over(self) -> bool:
-        return self._link._blocked == 0 or self._link.error is not None
-
-    def __exit__(self, *exc_info: object) -> None:
-        with self._link._lock:
-            self._link._blocked -= 1
-            if self._link._blocked == 0:
-                for bell in self._link._followers:
-                    bell.ring()
-                self._link._followers.clear()
