@@ -144,12 +144,8 @@ _LATE = {
     "Listener": "naru.transports.listener",
     "Needs": "naru.choosing.needs",
     "Peer": "naru.transports.contract",
-<<<<<<< HEAD
-    "PendingReply": "naru.requests.link",
     "Publisher": "naru.publishing",
-=======
     "PendingReply": "naru.requests.pending",
->>>>>>> part-E
     "Reply": "naru.requests.guests",
     "Request": "naru.requests.guests",
     "Selection": "naru.auto.channels",
