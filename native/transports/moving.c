@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 
 #include "naru/transports.h"
+#include "naru/watch.h"
 
 struct nr_mover {
     struct nr_endpoint base;
@@ -66,6 +67,16 @@ static void adopt_facts(struct nr_mover *m)
                                                       : out->check_interval_ns;
 }
 
+static void free_inner(struct nr_mover *m, struct nr_endpoint *inner)
+{
+    for (int direction = 0; direction < 2; direction++)
+        if (m->asleep[direction] == inner)
+            m->asleep[direction] = NULL;
+    if (nr_endpoint_begin_close(inner))
+        nr_endpoint_finish_close(inner);
+    nr_endpoint_free(inner);
+}
+
 static void empty_graveyard(struct nr_mover *m)
 {
     struct nr_endpoint *e = &m->base, *inner;
@@ -75,9 +86,7 @@ static void empty_graveyard(struct nr_mover *m)
     if (nr_endpoint_try_hold(e, NR_RECEIVE)) { /* nobody waits, hence nobody looks at them */
         while ((inner = m->graveyard)) {
             m->graveyard = inner->link;
-            if (nr_endpoint_begin_close(inner))
-                nr_endpoint_finish_close(inner);
-            nr_endpoint_free(inner);
+            free_inner(m, inner);
         }
         nr_endpoint_let_go(e, NR_RECEIVE);
     }
@@ -97,6 +106,14 @@ static void settle(struct nr_mover *m, struct nr_endpoint *old)
     empty_graveyard(m);
 }
 
+/* Whoever sleeps on the old connection looks again. */
+static void wake_all(struct nr_mover *m)
+{
+    nr_endpoint_kick(&m->base);
+    if (m->base.watch)
+        nr_watch_kick(m->base.watch);
+}
+
 static void turn_receiving(struct nr_mover *m)
 {
     struct nr_endpoint *old = at(m, NR_RECEIVE);
@@ -104,7 +121,7 @@ static void turn_receiving(struct nr_mover *m)
     stop_watching(m, old);
     atomic_store_explicit(&m->at[NR_RECEIVE], m->next, memory_order_release);
     m->doubtful = !m->agreed;
-    nr_endpoint_kick(&m->base); /* another thread may be asleep on the old one */
+    wake_all(m);
     settle(m, old);
 }
 
@@ -120,6 +137,7 @@ static int turn_sending(struct nr_mover *m)
     if (nr_endpoint_take_leave(old) == -EAGAIN)
         return -EAGAIN;
     atomic_store_explicit(&m->at[NR_SEND], m->next, memory_order_release); /* or the peer is dead */
+    wake_all(m);
     settle(m, old);
     return 0;
 }
@@ -286,7 +304,8 @@ static void mover_wake(struct nr_endpoint *e, enum nr_direction direction)
 {
     struct nr_endpoint *inner = mover_of(e)->asleep[direction];
 
-    inner->ops->wake(inner, direction);
+    if (inner) /* NULL: freed meanwhile, which can be while nobody waits in a thread: watch.h */
+        inner->ops->wake(inner, direction);
 }
 
 static int mover_check(struct nr_endpoint *e, enum nr_direction direction)

@@ -12,6 +12,7 @@
 #define IDLE_EVENTS 8u
 /* shm: two bells and a lifeline; a socket or two; a fan-in's epoll and bell. */
 #define MEMBERS (2 * NR_SLEEP_FDS)
+#define KICK UINT32_MAX /* the tag of the bell */
 
 struct member {
     int fd;
@@ -22,6 +23,8 @@ struct member {
 struct nr_watch {
     struct nr_endpoint *endpoint;
     int epoll;
+    int bell;        /* rung by a kick; -1 where none can come */
+    unsigned kicked; /* a mask of directions that were armed */
     bool armed[2];
     unsigned idle_events;
     uint64_t started_ns[2], checked_ns[2];
@@ -29,20 +32,45 @@ struct nr_watch {
     struct member members[MEMBERS];
 };
 
+static void close_watch(struct nr_watch *w)
+{
+    if (w->epoll >= 0)
+        nr_os_close(w->epoll);
+    if (w->bell >= 0)
+        nr_os_close(w->bell);
+    free(w);
+}
+
+/* For an endpoint that can move: what it sleeps on may be closed under it. */
+static int hang_bell(struct nr_watch *w)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = KICK};
+
+    w->bell = nr_os_eventfd();
+    if (w->bell < 0)
+        return w->bell;
+    return epoll_ctl(w->epoll, EPOLL_CTL_ADD, w->bell, &event) < 0 ? -errno : 0;
+}
+
 int nr_watch_open(struct nr_endpoint *e, struct nr_watch **out)
 {
     struct nr_watch *w = calloc(1, sizeof *w);
+    int result = 0;
 
     if (!w)
         return -ENOMEM;
     w->endpoint = e;
+    w->bell = -1;
     w->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (w->epoll < 0) {
-        int error = -errno;
-
-        free(w);
-        return error;
+    if (w->epoll < 0)
+        result = -errno;
+    else if (e->inner)
+        result = hang_bell(w);
+    if (result < 0) {
+        close_watch(w);
+        return result;
     }
+    e->watch = w;
     *out = w;
     return 0;
 }
@@ -143,6 +171,19 @@ static void disarm(struct nr_watch *w, enum nr_direction direction)
         w->endpoint->ops->wake(w->endpoint, direction);
 }
 
+void nr_watch_kick(struct nr_watch *w)
+{
+    for (int direction = 0; direction < 2; direction++)
+        if (w->armed[direction]) {
+            w->kicked |= 1u << direction;
+            disarm(w, (enum nr_direction)direction);
+        }
+    while (w->count > 0) /* now, because their numbers may soon be others' */
+        (void)epoll_ctl(w->epoll, EPOLL_CTL_DEL, w->members[--w->count].fd, NULL);
+    if (w->kicked && w->bell >= 0)
+        (void)nr_os_eventfd_ring(w->bell);
+}
+
 int nr_watch_arm(struct nr_watch *w, enum nr_direction direction)
 {
     struct nr_endpoint *e = w->endpoint;
@@ -205,20 +246,24 @@ static uint32_t armed_events(const struct nr_watch *w, const struct member *memb
 
 int nr_watch_look(struct nr_watch *w)
 {
-    struct epoll_event events[MEMBERS];
+    struct epoll_event events[MEMBERS + 1];
     unsigned fired = 0;
     int count;
 
     if (!is_open(w))
         return 3;
     do
-        count = epoll_wait(w->epoll, events, MEMBERS, 0);
+        count = epoll_wait(w->epoll, events, MEMBERS + 1, 0);
     while (count < 0 && errno == EINTR);
     if (count < 0)
         return -errno;
     for (int i = 0; i < count; i++) {
         unsigned place = events[i].data.u32;
-        unsigned by_this = fired_by(w, &w->members[place], events[i].events);
+        unsigned by_this;
+
+        if (place == KICK)
+            continue;
+        by_this = fired_by(w, &w->members[place], events[i].events);
 
         fired |= by_this;
         if (by_this)
@@ -231,6 +276,11 @@ int nr_watch_look(struct nr_watch *w)
             learn(w, direction, false);
             disarm(w, direction);
         }
+    if (w->kicked) {
+        (void)nr_os_eventfd_drain(w->bell);
+        fired |= w->kicked;
+        w->kicked = 0;
+    }
     return (int)fired;
 }
 
@@ -249,6 +299,6 @@ void nr_watch_close(struct nr_watch *w)
     for (int direction = 0; direction < 2; direction++)
         if (w->armed[direction])
             disarm(w, direction);
-    nr_os_close(w->epoll);
-    free(w);
+    w->endpoint->watch = NULL;
+    close_watch(w);
 }

@@ -110,6 +110,7 @@ struct nr_statistics {
 
 struct nr_endpoint;
 struct nr_segment;
+struct nr_watch;
 
 /* One per transport. NULL = this transport cannot. */
 struct nr_transport_ops {
@@ -187,6 +188,7 @@ struct nr_endpoint {
         struct nr_endpoint *sibling; /* the other end, while this process has a copy of it */
     } pair;
     struct nr_endpoint *next, **previous; /* registry of this process: fork.c */
+    struct nr_watch *watch;               /* of an event loop (watch.h), or NULL */
     struct nr_endpoint *link;             /* for its owner's use (a fan-in's graveyard) */
 };
 
@@ -237,7 +239,7 @@ unsigned nr_endpoint_take_fds(struct nr_endpoint *, unsigned came, int *fds, uns
 /* A very short spin before the lock is given up: true when the operation is worth another try.
  * Only where looking costs no system call and the last waits were short. */
 bool nr_endpoint_glance(struct nr_endpoint *, enum nr_direction);
-/* A waiting thread looks again: what it sleeps on is no longer what it waits for. */
+/* A waiting thread looks again: there is more in this endpoint than what it sleeps on tells of. */
 void nr_endpoint_kick(struct nr_endpoint *);
 int nr_endpoint_reserve(struct nr_endpoint *, size_t size, uint8_t **place);
 int nr_endpoint_commit(struct nr_endpoint *, size_t size);

@@ -30,6 +30,9 @@ int nr_watch_glance(struct nr_watch *, enum nr_direction);
 int nr_watch_arm(struct nr_watch *, enum nr_direction);
 /* A mask of 1 << direction: what was armed, is worth a try, and is not armed any more. */
 int nr_watch_look(struct nr_watch *);
+/* The endpoint turns to other descriptors: those that it used are forgotten, and whoever has armed
+ * looks again. Before they are closed. */
+void nr_watch_kick(struct nr_watch *);
 /* For who has armed: no descriptor tells of some things (a peer that is silent), so every
  * nr_watch_interval_ns (NR_FOREVER: never) ask: 1: worth a try; 0; -errno: how it has ended. */
 uint64_t nr_watch_interval_ns(const struct nr_watch *);

@@ -109,16 +109,17 @@ cdef extern from "naru/endpoint.h" nogil:
         int (*linger)(nr_endpoint *)
         uint64_t (*depth_bytes)(nr_endpoint *)
         int (*fileno)(nr_endpoint *)
-        bint_c ready_is_cheap
         nr_segment *(*memory)(nr_endpoint *)
 
     cdef struct nr_endpoint:
         const nr_transport_ops *ops
+        bint_c ready_is_cheap
         uint32_t max_message_bytes
         bint_c send_begun
         bint_c newest_only
         nr_statistics statistics
         nr_waiting waiting[2]
+        void *watch
 
     nr_endpoint nr_endpoint_nobody
     void nr_endpoint_join_pair(nr_endpoint *, nr_claims *, int index, nr_endpoint *sibling)

@@ -92,7 +92,10 @@ cdef int finish_rest(Endpoint end, object timeout_s) except -1:
 
 
 cdef int push_later(Endpoint end) except -1:
-    """An end that does nothing more would keep the rest for ever: naru.outbox pushes it out."""
+    """An end that does nothing more would keep the rest for ever: naru.outbox pushes it out, or the
+    event loop that watches it."""
+    if end.core.watch != NULL:
+        return 0
     from naru.outbox import push_later as later
     later(end)
     return 0

@@ -60,7 +60,7 @@ cdef class Watch:
     def looks(self):
         """While the loop has something to do: True: glance() costs less than arm(); False: arm at
         once, because the loop's own poll sees it as well."""
-        return bool(self.end.core.ops.ready_is_cheap) or self.never_sleeps
+        return bool(self.end.core.ready_is_cheap) or self.never_sleeps
 
     @property
     def never_sleeps(self):

@@ -3,12 +3,13 @@
 Who is in a block keeps the turn of its direction, so other tasks wait for its end instead of being
 refused. The same task would wait for itself: it is told what the synchronous end says.
 
-Holds: Block, Reserving. Must not know: how long things wait (end.py).
+Holds: Block, Reserving, and both for arrays. Must not know: how long things wait (end.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -20,7 +21,7 @@ from naru.errors import TimedOutError
 if TYPE_CHECKING:
     from naru.aio.end import End
 
-__all__ = ["Block", "Reserving"]
+__all__ = ["ArrayBlock", "ArrayReserving", "Block", "Reserving"]
 
 Entered = TypeVar("Entered")
 
@@ -104,15 +105,21 @@ class Block(Generic[Entered]):
             self._end._give(self._direction)
 
 
-class Reserving(Block[memoryview]):
+class Reserving(Block[Entered]):
     """Room for one message; made by reserve()."""
 
     __slots__ = ()
 
+    def _room(self) -> Any:
+        return self._held
+
+    def _finish(self, *exc_info: Any) -> None:
+        self._held.__exit__(*exc_info)
+
     async def _exit(self, *exc_info: Any) -> None:
-        private = private_of(self._held) if exc_info[0] is None else None
+        private = private_of(self._room()) if exc_info[0] is None else None
         try:
-            self._held.__exit__(*exc_info)
+            self._finish(*exc_info)
         except TimedOutError:
             if private is None:
                 raise
@@ -129,3 +136,39 @@ class Reserving(Block[memoryview]):
             deadline_of(self._timeout_s),
             self._operation,
         )
+
+
+# ---- arrays: what is left of one is looked for in the function that has the block (retiring.py) ----
+
+
+class ArrayBlock(Block[Entered]):
+    """One array in place; made by lease_array()."""
+
+    __slots__ = ("_frame",)
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        """Raises BufferError: a slice, or another name, of the array is still alive."""
+        self._frame = sys._getframe(1)
+        await super().__aexit__(*exc_info)
+
+    async def _exit(self, *exc_info: Any) -> None:
+        self._held._leave(self._frame, *exc_info)
+        del self._frame
+
+
+class ArrayReserving(Reserving[Entered]):
+    """Room for one array; made by reserve_array()."""
+
+    __slots__ = ("_frame",)
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        """Raises BufferError: a slice, or another name, of the array is still alive."""
+        self._frame = sys._getframe(1)
+        await super().__aexit__(*exc_info)
+
+    def _room(self) -> Any:
+        return self._held._room
+
+    def _finish(self, *exc_info: Any) -> None:
+        self._held._leave(self._frame, *exc_info)
+        del self._frame

@@ -20,18 +20,20 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import naru._native.ends as native
 from naru._native.views import Batch
 from naru._native.watching import RECEIVE, SEND, Sending, has_rest, send_now, send_some
-from naru.aio.blocks import Block, Reserving
+from naru.aio.blocks import ArrayBlock, ArrayReserving, Block, Reserving
 from naru.aio.end import End
 from naru.aio.turns import deadline_of
+from naru.codec.objects import parts_of, value_of
 from naru.errors import PeerGoneError, TimedOutError, from_errno
 
 if TYPE_CHECKING:
     from _typeshed import HasFileno
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from naru.buffers import ReadableBuffer, WriteableBuffer
 
@@ -142,7 +144,49 @@ class Sender(End):
                 detail=f"{sent} messages were sent, the others not",
             ) from None  # fmt: skip
 
-    def reserve(self, size_bytes: int, timeout_s: float | None = None) -> Reserving:
+    async def send_object(
+        self,
+        value: object,
+        codec: Literal["msgpack", "pickle"] | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Sends one value. As naru.Sender.send_object()."""
+        await self.send_parts(parts_of(value, codec), timeout_s)
+
+    def try_send_object(
+        self, value: object, codec: Literal["msgpack", "pickle"] | None = None
+    ) -> bool:
+        """As send_object(), if that needs no waiting. As naru.Sender.try_send_object()."""
+        return self.try_send(b"".join(parts_of(value, codec)))
+
+    async def send_array(self, array: ArrayLike, timeout_s: float | None = None) -> None:
+        """Sends one numpy array. As naru.Sender.send_array()."""
+        await self._sending(self._end.send_array, timeout_s, array)
+
+    def try_send_array(self, array: ArrayLike) -> bool:
+        """As send_array(), if that needs no waiting. As naru.Sender.try_send_array()."""
+        if self._turns[SEND].taken and not self._closing:
+            return False
+        sent: bool = self._end.try_send_array(array)
+        if sent and has_rest(self._end):
+            self._waiting.push()
+        return sent
+
+    def reserve_array(
+        self,
+        shape: int | Sequence[int],
+        dtype: DTypeLike = "f8",
+        order: Literal["C", "F"] = "C",
+        timeout_s: float | None = None,
+    ) -> ArrayReserving[NDArray[Any]]:
+        """Room for one array: `async with sender.reserve_array(shape, dtype) as array:`. As
+        naru.Sender.reserve_array()."""
+        return ArrayReserving(
+            self, SEND, lambda: self._end.reserve_array(shape, dtype, order, 0), timeout_s,
+            "reserve_array",
+        )  # fmt: skip
+
+    def reserve(self, size_bytes: int, timeout_s: float | None = None) -> Reserving[memoryview]:
         """Room for one message, to be written in place: `async with sender.reserve(n) as view:`.
 
         Other tasks that send wait for the end of the block; a cancelled block sends nothing. As
@@ -197,6 +241,48 @@ class Receiver(End):
             return None
         message: bytes | None = self._end.try_receive()
         return message
+
+    async def receive_object(
+        self,
+        type: Any = None,
+        codec: Literal["msgpack", "pickle"] | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Waits for a value that send_object() sent. As naru.Receiver.receive_object()."""
+        return await self._receiving(self._end.receive_object, timeout_s, type, codec)
+
+    def try_receive_object(
+        self,
+        type: Any = None,
+        codec: Literal["msgpack", "pickle"] | None = None,
+        default: Any = None,
+    ) -> Any:
+        """As receive_object(), or `default`. As naru.Receiver.try_receive_object()."""
+        message = self.try_receive()
+        return default if message is None else value_of(message, type, codec, self._end.address)
+
+    async def receive_array(self, timeout_s: float | None = None) -> NDArray[Any]:
+        """Waits for an array; it is yours. As naru.Receiver.receive_array()."""
+        array: NDArray[Any] = await self._receiving(self._end.receive_array, timeout_s)
+        return array
+
+    def try_receive_array(self) -> NDArray[Any] | None:
+        """As receive_array(), or None. As naru.Receiver.try_receive_array()."""
+        turn = self._turns[RECEIVE]
+        if turn.taken and turn.block is None and not self._closing:
+            return None
+        array: NDArray[Any] | None = self._end.try_receive_array()
+        return array
+
+    def lease_array(
+        self, timeout_s: float | None = None, *, writable: bool = False
+    ) -> ArrayBlock[NDArray[Any]]:
+        """The next array in place: `async with receiver.lease_array() as array:`. As
+        naru.Receiver.lease_array()."""
+        return ArrayBlock(
+            self, RECEIVE, lambda: self._end.lease_array(0, writable=writable), timeout_s,
+            "lease_array",
+        )  # fmt: skip
 
     def __aiter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ Joins: the methods of naru._native's Sender and Receiver call these.
 from __future__ import annotations
 
 import sys
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 try:
@@ -174,9 +174,13 @@ class ArrayLease:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._leave(sys._getframe(1), kind, value, traceback)
+
+    def _leave(self, frame: FrameType, *exc_info: Any) -> None:
+        """`frame`: that has the block."""
         if self._box:
-            retire(self._box, sys._getframe(1))
-        self._lease.__exit__(kind, value, traceback)
+            retire(self._box, frame)
+        self._lease.__exit__(*exc_info)
 
 
 class _LeaseOfCopy:
@@ -227,9 +231,13 @@ class ArrayReservation:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._leave(sys._getframe(1), kind, value, traceback)
+
+    def _leave(self, frame: FrameType, *exc_info: Any) -> None:
+        """`frame`: that has the block."""
         if self._box:
-            retire(self._box, sys._getframe(1))
-        self._room.__exit__(kind, value, traceback)
+            retire(self._box, frame)
+        self._room.__exit__(*exc_info)
 
 
 def _shape_of(shape: Any) -> tuple[int, ...]:
