@@ -8,12 +8,13 @@ import os
 import random
 import socket
 import struct
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers import fresh_address, scaled
+from helpers import fresh_address, run_python, scaled
 
 import naru
 from naru.runtime import runtime_directory
@@ -217,6 +218,18 @@ def test_a_child_that_lives_on_does_not_hide_the_publisher_s_death(kind: str) ->
             with pytest.raises(naru.PeerGoneError):
                 subscriber.receive(timeout_s=PATIENCE_S)
     naru.publisher(address).close()  # a dead one's name is taken over
+
+
+def test_a_program_that_forgets_to_close_ends_all_the_same() -> None:
+    script = """
+        import naru
+        publishers = [naru.publisher("shm://forgotten"), naru.publisher("unix:@forgotten")]
+        readers = [naru.subscriber(str(one.address)) for one in publishers]
+        publishers[0].publish(b"x")
+    """
+    done = run_python(textwrap.dedent(script), PYTHONWARNINGS="ignore")
+    assert (done.returncode, done.stderr) == (0, "")
+    naru.publisher("shm://forgotten").close()
 
 
 # ---- hostile subscribers ----

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import sys
 import threading
 import time
 import weakref
@@ -208,6 +209,8 @@ class _Porter:
                 return
             if os.getpid() == self._owner:
                 os.eventfd_write(self._stop, 1)
+                if sys.is_finalizing():
+                    return  # the thread never runs again; the process ends with what it holds
                 # The last reference may have been dropped by the thread itself.
                 if threading.current_thread() is not self._thread:
                     self._thread.join()
