@@ -322,7 +322,9 @@ def asyncio_table() -> str:
         for name in names
     ]  # fmt: skip
     about = {**record, "repeat": record["rounds"], "file": files[-1].name}
-    return table(head, body) + "\n" + _source(about, "asyncio_round_trips.py")
+    busy = record["load_before"]["busy_share"]
+    note = f"*Other processes used {busy:.0%} of the machine meanwhile.*\n" if busy > 0.05 else ""
+    return table(head, body) + "\n" + _source(about, "asyncio_round_trips.py") + note
 
 
 def _target_rows(row: dict[str, Any]) -> Iterator[list[str]]:

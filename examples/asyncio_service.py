@@ -87,6 +87,8 @@ def main() -> int:
     assert process.pid is not None
     asyncio.run(use(process.pid))
     process.join()
+    with naru.listen(ADDRESS) as successor:
+        print(f"its name is free for the next one: {successor.address}")
     return 0
 
 

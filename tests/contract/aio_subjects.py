@@ -196,6 +196,15 @@ class End:
             bridge.settle()
 
 
+def _reached(bridge: Bridge, verb: Callable[..., Any], other: Any) -> End:
+    try:
+        return End(bridge, bridge.call(verb(other.address)))
+    finally:
+        for thread in threading.enumerate():  # it ends a moment after its end was handed over
+            if thread.name == f"naru connects to {other.address}":
+                thread.join(PATIENCE_S)
+
+
 def awaited(under_test: TransportUnderTest, bridge_of: Callable[[], Bridge]) -> TransportUnderTest:
     """The same transport and shape, through naru.aio."""
     make_pair, make_receiver = under_test.make_channel_pair, under_test.make_receiver
@@ -210,14 +219,10 @@ def awaited(under_test: TransportUnderTest, bridge_of: Callable[[], Bridge]) -> 
         changes["make_channel_pair"] = make_channel_pair
     if make_receiver is not None:
         changes["make_receiver"] = lambda: End(bridge_of(), aio.Receiver(make_receiver()))
-        changes["make_sender"] = lambda receiver: End(
-            bridge_of(), bridge_of().call(aio.sender(receiver.address))
-        )
+        changes["make_sender"] = lambda receiver: _reached(bridge_of(), aio.sender, receiver)
     if make_listener is not None:
         changes["make_listener"] = lambda: End(bridge_of(), aio.Listener(make_listener()))
-        changes["make_connection"] = lambda listener: End(
-            bridge_of(), bridge_of().call(aio.connect(listener.address))
-        )
+        changes["make_connection"] = lambda listener: _reached(bridge_of(), aio.connect, listener)
     return dataclasses.replace(under_test, **changes)
 
 

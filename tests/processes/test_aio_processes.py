@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import signal
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -36,6 +37,15 @@ def loop(request: pytest.FixtureRequest) -> str:
             pytest.skip("uvloop is not installed: naru-ipc[test]")
         runner(name)(asyncio.sleep(0))  # it opens a pipe with its first loop, and keeps it
     return name
+
+
+@pytest.fixture(autouse=True)
+def _no_connecting_threads() -> Iterator[None]:
+    """They end by themselves, a moment after what they connected is there."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("naru connects"):
+            thread.join(PATIENCE_S)
 
 
 def echo(events: Events, end: naru.Channel, loop: str) -> None:
@@ -147,6 +157,56 @@ def test_a_killed_server_is_heard_of_by_every_client(loop: str) -> None:
                 pass
 
         runner(loop)(story())
+
+
+def stay(events: Events, address: str) -> None:
+    with naru.connect(address) as channel:
+        events.tell("here")
+        events.expect("never")
+        channel.close()
+
+
+def test_a_silent_peer_is_given_up(loop: str) -> None:
+    """No descriptor tells of a stopped process: the loop asks from time to time."""
+
+    async def story() -> None:
+        async with aio.listen("tcp://127.0.0.1:0?heartbeat_s=0.2") as listener:
+            address = f"{str(listener.address).partition('?')[0]}?heartbeat_s=0.2"
+            with Child.run(stay, address) as child:
+                async with await listener.accept(PATIENCE_S) as channel:
+                    assert channel.heartbeat_s > 0
+                    child.stop()
+                    with pytest.raises(naru.PeerGoneError):
+                        await channel.receive(PATIENCE_S)
+                child.go_on()
+
+    runner(loop)(story())
+
+
+def receive_nothing(events: Events, address: str) -> None:
+    with naru.receiver(address):
+        events.tell("ready")
+        events.expect("never")
+
+
+def test_a_dead_receiver_of_a_full_queue_is_given_up(loop: str) -> None:
+    address = "mq:///naru-aio-dead-receiver"
+    with Child.run(receive_nothing, address) as child:
+        child.expect("ready")
+
+        async def story() -> None:
+            async with await aio.sender(address) as sender:
+                while sender.try_send(b"x"):
+                    pass
+                asyncio.get_running_loop().call_later(0.02, child.send_signal, signal.SIGKILL)
+                with pytest.raises(naru.PeerGoneError):
+                    await sender.send(b"one too many", PATIENCE_S)
+
+        runner(loop)(story())
+    with naru.receiver(
+        address
+    ) as successor:  # the queue outlived its owner; this one takes it away
+        assert successor.try_receive() == b"x"
 
 
 async def _take(listener: aio.Listener, count: int) -> Any:

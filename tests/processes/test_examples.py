@@ -21,6 +21,7 @@ PROMISES = {
         r"10 clients, 1000 questions each: all answers right: True",
         r"the clock went on beside them: True",
         r"the service was killed; everyone heard of it",
+        r"its name is free for the next one: shm://naru-example-asyncio",
     ],
     "counted_loss.py": [
         r"sent 5000, received \d+, lost \d+, duplicates 0, reordered 0",

@@ -44,6 +44,14 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any
         yield uvloop.run
     else:
         yield asyncio.run
+    await_connecting_threads()
+
+
+def await_connecting_threads() -> None:
+    """They end by themselves, a moment after what they connected is there, or was given up."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("naru connects"):
+            thread.join(PATIENCE_S)
 
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -254,9 +262,7 @@ def test_a_cancelled_accept_and_connect_leave_nothing(run: Run) -> None:
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connecting
-        for thread in threading.enumerate():
-            if thread.name.startswith("naru connects"):
-                thread.join(PATIENCE_S)  # it ends soon by itself
+        await_connecting_threads()
         async with aio.listen(address) as listener:
             accepting = asyncio.create_task(listener.accept())
             await asyncio.sleep(0)

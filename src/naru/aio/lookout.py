@@ -1,7 +1,7 @@
 """A loop's lookout: the waits that look for what they wait for, before they sleep.
 
-To fall asleep on shared memory costs 17 us (a barrier across the cores, membarrier(2)), to be woken
-tens more; to look costs 0.2 us. So as long as any end of a loop has something to do, all that wait are
+To fall asleep on shared memory takes a barrier across the cores (membarrier(2)), to be woken tens of us
+more; a look is a read of memory. So as long as any end of a loop has something to do, all that wait are
 looked at once in each turn of the loop. When nothing was to be done for as long as the last pauses have
 taught (50 us at most, naru._native.watching.Patience), all of them fall asleep, and the loop with them.
 Rejected: a budget for each end, as the synchronous verbs have it. With fifty conversations in a loop
