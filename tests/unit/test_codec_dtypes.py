@@ -33,11 +33,12 @@ def any_dtypes() -> st.SearchStrategy[numpy.dtype[Any]]:
 
 @hypothesis.given(any_dtypes())
 def test_every_dtype_comes_back(dtype: numpy.dtype[Any]) -> None:
-    if dtype.itemsize == 0:
-        with pytest.raises(TypeError, match="0 bytes"):
-            text_of(dtype)
+    try:
+        text = text_of(dtype)
+    except TypeError as error:
+        assert "0 bytes" in str(error)
         return
-    found = parse(text_of(dtype).encode())
+    found = parse(text.encode())
     assert found == dtype
     assert found.descr == dtype.descr if dtype.names is None else found.fields == dtype.fields
 
@@ -107,6 +108,7 @@ HOSTILE = [
     "{8;1,1:x<f8}", "{16;0,1:x<f8;8,1:x<f8}", "{8;0,0:<f8}", "{8;0,9:x<f8}", "{8;-8,1:x<f8}",
     "{8;0,1:x|O8}", "{8;0,1:x,1:x<f8}", "{8;0,1:x,0:<f8}", "{16;0,1:x,1:t<f8;8,1:y,1:t<f8}",
     "{8;0,1:x(2147483647,2147483647)|u1}", "{8;0,1:x(2,2)<f8}", "{8;0,1:x()<f8}",
+    "{8;0,1:x(2147483647,0)|u1}", "{8;0,1:x(65535,65535)|V0}", "{8;0,1:x(2147483647){0}}",
     "{8;0,1:x(2)(2)|u2}", "{8;0,1:x(-1)<f8}", "{99999999999;0,1:x<f8}", "{08;0,1:x<f8}",
     "{64;0,1:x(" + "1," * 40 + "1)<f8}", "{8;0,1:x(1)<f8}(", "__import__('os')", "{8;0,1:x<f8;0",
     "<f8\n", "<f\uff18", "{\uff18;0,1:x<f8}",
@@ -139,8 +141,10 @@ def test_nothing_but_the_text_itself_is_taken(text: str) -> None:
 def test_a_changed_text_is_another_dtype_or_none(
     dtype: numpy.dtype[Any], at: int, byte: int
 ) -> None:
-    hypothesis.assume(dtype.itemsize)
-    text = bytearray(text_of(dtype).encode())
+    try:
+        text = bytearray(text_of(dtype).encode())
+    except TypeError:
+        return
     text[at % len(text)] = byte
     try:
         found = parse(bytes(text))

@@ -72,6 +72,8 @@ def _write(dtype: numpy.dtype[Any], depth: int) -> str:
         raise TypeError(f"dtype {dtype} has more than {MAX_DEPTH} records within each other")
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
+        if dtype.itemsize == 0:  # of 0 bytes there could be any number: listing them never ends
+            raise TypeError(f"dtype {dtype} is a subarray of 0 bytes")
         return f"({','.join(map(str, shape))}){_write(base, depth)}"
     if dtype.names is not None:
         fields = (_write_field(name, dtype.fields[name], depth) for name in dtype.names)  # type: ignore[index]
@@ -193,8 +195,8 @@ class _Reader:
         size = base.itemsize
         for length in shape:
             size *= length
-            if size > MAX_ITEM_BYTES or len(shape) > MAX_SUBARRAY_DIMENSIONS:
-                raise self.wrong("a smaller subarray before what is")
+            if not 0 < size <= MAX_ITEM_BYTES or len(shape) > MAX_SUBARRAY_DIMENSIONS:
+                raise self.wrong(f"a subarray of 1 to {MAX_ITEM_BYTES} bytes before what is")
         return self.made((base, tuple(shape)), self.at)
 
     def record(self, depth: int) -> numpy.dtype[Any]:
