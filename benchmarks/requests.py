@@ -237,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
         "versions": machine.versions(["naru-ipc", "pyzmq"]),
         "load_before": asdict(machine.load()),
     }
-    repeat = 1 if options.quick else options.repeat
+    record["repeat"] = repeat = 1 if options.quick else options.repeat
     record["rows"] = rows(names, 300 if options.quick else 5000, repeat)
     record["load_after"] = asdict(machine.load())
     file = options.json

@@ -4,9 +4,8 @@
     python docs/tables.py --check    writes nothing; exit code 1 when one is out of date
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`. Its numbers come from
-benchmarks/results/*.json (messages.py, choice.py and asyncio_round_trips.py there write them) and from
-the profile that is shipped with naru; its facts from naru itself: capabilities, options and errors exist
-in one place, which is the code.
+benchmarks/results/ (benchmarks/messages.py and requests.py write them), its facts from naru itself:
+capabilities, options and errors exist in one place, which is the code.
 
 Needs naru importable. What depends on the machine that runs this is named, never printed: the same
 tables come out everywhere.
@@ -324,7 +323,7 @@ def asyncio_table() -> str:
     about = {**record, "repeat": record["rounds"], "file": files[-1].name}
     busy = record["load_before"]["busy_share"]
     note = f"*Other processes used {busy:.0%} of the machine meanwhile.*\n" if busy > 0.05 else ""
-    return table(head, body) + "\n" + _source(about, "asyncio_round_trips.py") + note
+    return table(head, body) + "\n" + _source(about, "asyncio_round_trips") + note
 
 
 def _target_rows(row: dict[str, Any]) -> Iterator[list[str]]:
@@ -340,13 +339,48 @@ def _target_rows(row: dict[str, Any]) -> Iterator[list[str]]:
         label = ["", "", ""]
 
 
-def _source(record: dict[str, Any], program: str = "messages.py") -> str:
+def request_table() -> str:
+    """The newest run of benchmarks/requests.py: each contender at 1 and at 8 in flight, of 64 bytes."""
+    files = sorted(RESULTS.glob("requests-*.json"))
+    if not files:
+        return "No results yet: `python benchmarks/requests.py` makes them.\n"
+    record = json.loads(files[-1].read_text(encoding="utf-8"))
+    rows = {
+        (row["name"], row["in_flight"]): row for row in record["rows"] if row["size_bytes"] == 64
+    }
+    head = ["64 bytes", "p50, us", "p99, us", "a second [least .. most]", "8 in flight: a second"]
+    body = []
+    for name in dict.fromkeys(name for name, _ in rows):
+        alone, ahead = rows.get((name, 1)), rows.get((name, 8))
+        cells = [_number(alone[key]) if alone else "-" for key in ("p50_us", "p99_us")]
+        body.append([name, *cells, *(_rates(row) for row in (alone, ahead))])
+    load = record["load_before"]["average_1_min"]
+    return (
+        table(head, body)
+        + "\n"
+        + _source(record | {"file": files[-1].name}, "requests", f"load {load:.1f} before; ")
+    )
+
+
+def _rates(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    rates = [one["per_s"] for one in row["rounds"]]
+    return f"{_number(row['per_s'])} [{_number(min(rates))} .. {_number(max(rates))}]"
+
+
+def _source(record: dict[str, Any], script: str = "messages", note: str = "") -> str:
     about = record["machine"]
     return (
         f"*{record['date'][:10]}, {about['cpu']}, {about['cores_online']} cores"
         f"{' (a virtual machine)' if about['hypervisor'] else ''}, Linux {about['kernel']}, "
+<<<<<<< HEAD
         f"Python {about['python']}; medians of {record['repeat']} rounds or more of "
-        f"`benchmarks/{program}`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+        f"`benchmarks/{script}.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+=======
+        f"Python {about['python']}; {note}medians of {record['repeat']} rounds or more of "
+        f"`benchmarks/{script}.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+>>>>>>> part-E
     )
 
 
@@ -366,6 +400,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "options": option_table,
     "errors": error_table,
     "messages": message_table,
+    "requests": request_table,
     "targets": target_table,
     "answers": answer_table,
     "profile": profile_table,

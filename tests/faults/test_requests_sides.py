@@ -4,9 +4,9 @@ is answered twice or sent twice."""
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
+import socket
 import struct
 import threading
 import time
@@ -196,6 +196,17 @@ def test_a_stopped_client_with_a_full_reply_queue_hurts_nobody(address: str) -> 
             child.check()
 
 
+def test_a_stopped_client_over_tcp_is_dropped_when_its_heartbeat_is_missed() -> None:
+    with serving("tcp://127.0.0.1:0?heartbeat_s=1", echo) as server:
+        with Child.run(ask_and_stop, str(server.address), 1, 10) as child:
+            child.expect("ready")
+            child.expect("asked")
+            assert server.statistics().clients == 1
+            child.stop()
+            wait_until(lambda: server.statistics().clients == 0)
+            child.go_on()
+
+
 # ---- clients lie ----
 
 
@@ -283,6 +294,18 @@ def test_a_server_survives_the_corpus(file: Path, tmp_path: Any) -> None:
             channel.send(file.read_bytes())
         with naru.client(server.address) as client:
             assert client.request(b"x", timeout_s=10) == b"x"
+
+
+def test_a_silent_stranger_is_turned_away_and_costs_nothing(tmp_path: Any) -> None:
+    address = f"unix://{tmp_path}/s.sock?handshake_timeout_s=0.3"
+    with serving(address, echo) as server, socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(f"{tmp_path}/s.sock")
+        with naru.client(server.address) as client:
+            assert client.request(b"x", timeout_s=10) == b"x"
+        turns_before = server._loop._turn_count
+        wait_until(lambda: server.statistics().strangers == 1)
+        assert stranger.recv(1) == b""
+        assert server._loop._turn_count - turns_before < 100  # it slept meanwhile
 
 
 LIES = {
@@ -529,9 +552,9 @@ def test_forgotten_ones_warn(address: str) -> None:
     with pytest.warns(ResourceWarning, match="unclosed <Client"):
         del client
     server.close()
-    naru.serve(fresh_address("shm", ""), echo)
+    server = naru.serve(fresh_address("shm", ""), echo)
     with pytest.warns(ResourceWarning, match="unclosed <Server"):
-        gc.collect()  # it and its loop know each other
+        del server
 
 
 # ---- fork ----

@@ -4,7 +4,7 @@ It reads whoever has something, a few requests each in turn, and never waits for
 room stays with its guest, and the loop watches for room. A client that breaks the protocol is dropped.
 After work it looks for more for a learned while before it sleeps, as every wait of naru does.
 
-Holds: Loop. Must not know: handlers (it calls `on_request`), what users see of a server.
+Holds: Loop. Must not know: handlers (its Answerer does), what users see of a server.
 Joins: server.py runs it in one thread; answers come from that thread or from workers, under the lock,
 and what they leave for the loop is posted with the bell.
 """
@@ -16,9 +16,9 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from naru._native.multiplexing import (
     Spin,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from naru._native.ends import Channel
     from naru.transports.listener import Listener
 
-__all__ = ["Loop"]
+__all__ = ["Answerer", "Loop"]
 
 BURST = 16
 """Requests of one client before the others have their turn."""
@@ -47,6 +47,24 @@ TURNS_PER_LOOK = 8
 MOST_HOT = 16
 PUSHES = 4
 CHECK_S = 1.0
+STRANGERS_TIME_S = 0.002
+"""What is left to a silent stranger when its time is up, by the listener's rounding."""
+
+
+class Answerer(Protocol):
+    """What the loop asks of the server. All of it in the loop's thread."""
+
+    def answer_at_once(self, guest: Guest, head: bytes, body: bytes) -> bool:
+        """Answers what is simple, without on_request(). False: it is none, or takes the long way."""
+        ...
+
+    def on_request(self, guest: Guest, request: Request) -> None: ...
+    def on_cancel(self, guest: Guest, number: int) -> None: ...
+    def on_leave(self, guest: Guest) -> None: ...
+
+    def may_spin(self) -> bool:
+        """No handler runs beside, whose CPU that would be."""
+        ...
 
 
 class Loop:
@@ -55,28 +73,19 @@ class Loop:
     def __init__(
         self,
         listener: Listener,
-        on_request: Callable[[Guest, Request], object],
-        on_cancel: Callable[[Guest, int], object],
-        on_leave: Callable[[Guest], object],
-        at_once: Callable[[Guest, bytes, bytes], bool] | None,
         *,
         most_open: int,
         held_bytes: int,
         sleeps_only: bool,
     ) -> None:
-        """Takes the listener over, also when this fails.
-
-        Args:
-            at_once: answers a request, given as head and body, in this thread, without on_request();
-                False: it is none, or takes the long way.
-        """
+        """Takes the listener over, also when this fails. turn() needs an answerer()."""
         self.listener = listener
         self.guests: dict[int, Guest] = {}
         self.lock = threading.Lock()
         self.clients_total = self.clients_broken = 0
-        self.may_spin: Callable[[], bool] = lambda: True
-        self._on_request, self._on_cancel, self._on_leave = on_request, on_cancel, on_leave
-        self._at_once = at_once
+        self.answerer: Answerer | None = None
+        """Set while it serves, and no longer: it knows this loop, and a circle of two that were
+        forgotten would be found late, and taken apart in any order."""
         self._limits = (most_open, held_bytes)
         self._spin = Spin(sleeps_only)
         self._turn_count = 0
@@ -117,7 +126,12 @@ class Loop:
         self._poll(self._pause_s(until_s))
 
     def _look_at_hot(self) -> bool:
-        if not self._hot or not self.may_spin() or not self._spin.look(list(self._hot.values())):
+        assert self.answerer is not None
+        if (
+            not self._hot
+            or not self.answerer.may_spin()
+            or not self._spin.look(list(self._hot.values()))
+        ):
             return False
         self._ready.extend(self._hot)
         return True
@@ -156,12 +170,14 @@ class Loop:
 
     def _check_all(self) -> None:
         """Silent strangers are turned away in time, and silent clients (heartbeat)."""
+        if not self.listener.closed:
+            pause_s = self.listener._pause_s
+            if pause_s is not None and pause_s <= STRANGERS_TIME_S:
+                self._accept()
         now_s = time.monotonic()
-        if now_s - self._checked_s < CHECK_S / 2:
+        if not self._with_heartbeat or now_s - self._checked_s < CHECK_S / 2:
             return
         self._checked_s = now_s
-        if not self.listener.closed and self.listener._pause_s is not None:
-            self._accept()
         for guest in list(self._with_heartbeat):
             try:
                 check(guest.channel)
@@ -204,7 +220,8 @@ class Loop:
             until_empty: the last look at it was a system call that armed its doorbell: then it is
                 not hot any more. Otherwise it stays hot, and must not be slept on.
         """
-        channel = guest.channel
+        channel, answerer = guest.channel, self.answerer
+        assert answerer is not None
         for _ in range(BURST):
             if guest.has_gone:
                 return
@@ -221,7 +238,7 @@ class Loop:
                         self._keep_hot(guest)
                     return
                 head, body, fds = part
-                if fds or self._at_once is None or not self._at_once(guest, head, body):
+                if fds or not answerer.answer_at_once(guest, head, body):
                     self._hear(guest, head, body, fds)
             except (NaruError, OSError) as error:
                 self._drop(guest, error)
@@ -237,6 +254,7 @@ class Loop:
             self._read(guest, True)
 
     def _hear(self, guest: Guest, head: bytes, body: bytes, fds: Sequence[int]) -> None:
+        assert self.answerer is not None
         try:
             frame = parse_head(head, len(body))
             with self.lock:
@@ -248,11 +266,11 @@ class Loop:
         if is_request:
             request = Request(guest, frame.number, body, fds)
             guest.begin(request)
-            self._on_request(guest, request)
+            self.answerer.on_request(guest, request)
         else:
             for fd in fds:
                 os.close(fd)
-            self._on_cancel(guest, frame.number)
+            self.answerer.on_cancel(guest, frame.number)
 
     # ---- clients take their time ----
 
@@ -369,7 +387,8 @@ class Loop:
         self.guests.pop(guest.fd, None)
         self._hot.pop(guest, None)
         self._with_heartbeat.discard(guest)
-        self._on_leave(guest)
+        if self.answerer is not None:
+            self.answerer.on_leave(guest)
 
     def read_all(self) -> None:
         """Whatever has come until now."""

@@ -76,20 +76,15 @@ class Server:
     ) -> None:
         """Made by naru.serve()."""
         self._loop = Loop(
-            listen(address), self._on_request, self._on_cancel, self._on_leave,
-            None if threads > 1 or pass_request else self._answer_at_once,
-            most_open=most_open, held_bytes=held_bytes,
+            listen(address), most_open=most_open, held_bytes=held_bytes,
             sleeps_only=settings_for(address).wait == "sleep",
         )  # fmt: skip
         self.address = self._loop.listener.address
         """Where it listens; the real port where 0 was asked."""
         self._handler = handler
         self._pass_request = pass_request
+        self._thread_count = threads
         self._workers: Workers | None = None
-        if threads > 1:
-            self._workers = Workers(threads, self._loop.lock, self._run, f"naru {self.address}")
-            # A thread that spins takes its CPU from the handlers.
-            self._loop.may_spin = lambda: self._workers is None or self._workers.is_idle
         self._owner = os.getpid()
         self._serving: threading.Thread | None = None
         self._thread: threading.Thread | None = None
@@ -112,6 +107,10 @@ class Server:
         if self._serving is not None:
             raise ValueError(f"{self!r} is served by another thread")
         self._serving = threading.current_thread()
+        self._loop.answerer = _Answering(self)
+        if self._thread_count > 1:
+            name = f"naru {self.address}"
+            self._workers = Workers(self._thread_count, self._loop.lock, self._run, name)
         try:
             while not self._is_stopping:
                 if self._is_draining and self._drain_step():
@@ -136,6 +135,7 @@ class Server:
         if self._workers is not None:
             self._workers.close(0.0)  # nothing more is begun; close() waits for what runs
         self._loop.close()
+        self._loop.answerer = None
         self._finished.set()
 
     # ---- requests ----
@@ -153,6 +153,8 @@ class Server:
 
     def _answer_at_once(self, guest: Guest, head: bytes, body: bytes) -> bool:
         """The same as _on_request() for what is simple: nothing else knows of it before it is over."""
+        if self._workers is not None or self._pass_request:
+            return False
         reply_head = reply_head_of(head)
         if reply_head is None or self._is_draining or guest.is_blocked:
             return False
@@ -371,3 +373,20 @@ class Server:
         if not getattr(self, "_closed", True) and os.getpid() == self._owner:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
             self.close(0.0)
+
+
+class _Answering:
+    """What the loop sees of its server."""
+
+    __slots__ = ("_server", "answer_at_once", "on_cancel", "on_leave", "on_request")
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.answer_at_once = server._answer_at_once
+        self.on_request = server._on_request
+        self.on_cancel = server._on_cancel
+        self.on_leave = server._on_leave
+
+    def may_spin(self) -> bool:
+        workers = self._server._workers
+        return workers is None or workers.is_idle
