@@ -374,13 +374,8 @@ def _source(record: dict[str, Any], script: str = "messages", note: str = "") ->
     return (
         f"*{record['date'][:10]}, {about['cpu']}, {about['cores_online']} cores"
         f"{' (a virtual machine)' if about['hypervisor'] else ''}, Linux {about['kernel']}, "
-<<<<<<< HEAD
-        f"Python {about['python']}; medians of {record['repeat']} rounds or more of "
-        f"`benchmarks/{script}.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
-=======
         f"Python {about['python']}; {note}medians of {record['repeat']} rounds or more of "
         f"`benchmarks/{script}.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
->>>>>>> part-E
     )
 
 

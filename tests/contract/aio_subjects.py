@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import sys
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -75,25 +74,6 @@ class Block:
         self._bridge.call(self._block.__aexit__(kind, error, traceback))
 
 
-class ArrayBlock(Block):
-    """The name of the array is a variable of the function that is in this `with`."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        frame = sys._getframe(1)
-        block = self._block
-
-        async def leave() -> None:
-            block._frame = frame
-            await super(type(block), block).__aexit__(kind, error, traceback)
-
-        self._bridge.call(leave())
-
-
 async def _at_once(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
     """In the loop's thread."""
     return function(*args, **named)
@@ -115,10 +95,9 @@ def _done(name: str) -> Callable[..., Any]:
     return verb
 
 
-def _block(name: str, *, of_array: bool = False) -> Callable[..., Any]:
+def _block(name: str) -> Callable[..., Any]:
     def verb(self: End, *args: Any, **named: Any) -> Any:
-        kind = ArrayBlock if of_array else Block
-        return kind(self._bridge, getattr(self._end, name)(*args, **named))
+        return Block(self._bridge, getattr(self._end, name)(*args, **named))
 
     verb.__name__ = name
     return verb
@@ -153,8 +132,8 @@ class End:
     receive_array = _awaited("receive_array")
     try_send_array = _done("try_send_array")
     try_receive_array = _done("try_receive_array")
-    lease_array = _block("lease_array", of_array=True)
-    reserve_array = _block("reserve_array", of_array=True)
+    lease_array = _block("lease_array")
+    reserve_array = _block("reserve_array")
     lease = _block("lease")
     lease_many = _block("lease_many")
     reserve = _block("reserve")

@@ -7,15 +7,9 @@ threads), 54 and 55 (views that outlive their lease), 92, 93, 94 and 96 (descrip
 from __future__ import annotations
 
 import pytest
-from subjects import SUBJECTS
+from subjects import SUBJECTS, is_possible
 
 from naru.testing import Check, TransportUnderTest, conformance_checks
-
-# Whoever moves a channel about holds it for a moment, and it passes descriptors now and then.
-IMPOSSIBLE = {
-    ("connect-auto-moving", "a_forgotten_end_warns_and_closes"),
-    ("connect-auto-moving", "descriptors_are_refused"),
-}
 
 
 @pytest.mark.watchdog(seconds=60)
@@ -25,7 +19,7 @@ IMPOSSIBLE = {
         pytest.param(subject, check, id=f"{subject.name}-{check.name}")
         for subject in SUBJECTS
         for check in conformance_checks(subject)
-        if (subject.name, check.name) not in IMPOSSIBLE
+        if is_possible(subject, check)
     ],
 )
 def test_conformance(subject: TransportUnderTest, check: Check) -> None:
