@@ -93,7 +93,7 @@ def test_no_time_at_all_leaves_the_trials(folder: Path, env: dict[str, str]) -> 
         assert cell.trip is not None
         assert cell.rate is not None
         assert (cell.trip.trips, cell.rate.messages) == ((60, 2000) if cell.size_bytes == 64
-                                                         else (4, 4))  # fmt: skip
+                                                         else (2, 2))  # fmt: skip
 
 
 def test_json_is_the_profile(folder: Path, env: dict[str, str]) -> None:

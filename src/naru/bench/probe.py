@@ -47,15 +47,16 @@ WAITS = ("adaptive", "sleep")
 STREAMS, TRIPS = ("message", "batch"), ("round-trip", "batch-trip")
 MODES = (*STREAMS, *TRIPS)
 
-FULL_S, QUICK_S = 45.0, 8.5
+FULL_S, QUICK_S = 40.0, 8.5
 """What the runs are fitted into; starting, and the last ones, come on top."""
-FULL_DEADLINE_S, QUICK_DEADLINE_S = 55.0, 12.0
+FULL_DEADLINE_S, QUICK_DEADLINE_S = 50.0, 12.0
 FULL_REPEATS, QUICK_REPEATS = 3, 1
 PASSES = 3
-"""Of each run: two new processes cost as much as a pass."""
+"""Of each run: two new processes cost as much as a pass. Of large ones, one: they cost more."""
+LARGE_BYTES = 1 << 20
 MOST_STREAM, MOST_TRIPS = 200_000, 10_000
 STREAM_BYTES = 128 << 20
-FEWEST = 4
+FEWEST = 2
 NOISY_PART = 0.8
 TRIAL_STREAM, TRIAL_TRIPS = 2_000, 60
 TRIAL_BYTES = 4 << 20
@@ -74,7 +75,7 @@ def probe(
 
     Args:
         sizes_bytes: None: from 64 bytes to 16 MiB, and the largest message where that is less.
-        budget_s: how long the runs may take; None: 45 s, quick 8.5 s.
+        budget_s: how long the runs may take; None: 40 s, quick 8.5 s.
         cores: of sender and receiver; None: two that suit.
 
     Raises:
@@ -150,7 +151,8 @@ def _job(name: str, wait: str, mode: str, size_bytes: int) -> Job:
     most, trial = (MOST_TRIPS, TRIAL_TRIPS) if mode in TRIPS else (MOST_STREAM, TRIAL_STREAM)
     count = max(FEWEST, min(most, STREAM_BYTES // each_bytes))
     tried = max(FEWEST, min(trial, TRIAL_BYTES // each_bytes))
-    return Job(_contender(name, wait), mode, size_bytes, count, PASSES, tried)
+    passes = 1 if each_bytes >= LARGE_BYTES else PASSES
+    return Job(_contender(name, wait), mode, size_bytes, count, passes, tried)
 
 
 # ---- from a report to a profile ----

@@ -74,13 +74,14 @@ class Record:
     passes: list[Pass]
 
     def calm(self) -> Record:
-        """Only the passes in which others took hardly more of the CPUs than in the calmest one.
+        """The passes in which others took hardly more of the CPUs than in the calmest one; at least
+        half of them, because a single one may be odd for another reason.
 
         Another process on one of the two cores does not make figures a little worse, but something
         else: who spins loses a whole time slice.
         """
-        least = min(one.waited_share for one in self.passes)
-        most = CALM_FACTOR * least + CALM_SHARE
+        shares = sorted(one.waited_share for one in self.passes)
+        most = max(CALM_FACTOR * shares[0] + CALM_SHARE, shares[len(shares) // 2])
         return replace(self, passes=[one for one in self.passes if one.waited_share <= most])
 
     @property

@@ -47,7 +47,7 @@ __all__ = ["command"]
     help="Only with --file. Default: 64,1KiB,64KiB,1MiB,16MiB.",
 )
 @click.option(
-    "--budget", "budget_s", type=SECONDS, metavar="SECONDS", help="Default: 45, --quick 8.5."
+    "--budget", "budget_s", type=SECONDS, metavar="SECONDS", help="Default: 40, --quick 8.5."
 )
 @click.option(
     "--cores", type=CORES, metavar="A,B", help="CPUs of sender and receiver. Default: two cores."
