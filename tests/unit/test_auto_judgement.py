@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naru.auto.judgement import GAIN, LONG_ENOUGH_S, REST_S, Judge, Sample, traffic_between
+from naru.auto.judgement import (
+    GAIN,
+    LONG_ENOUGH_S,
+    NO_RETURN_S,
+    REST_S,
+    Judge,
+    Sample,
+    traffic_between,
+)
 
 STEP_S = 0.5
 
@@ -26,7 +34,7 @@ def moves(judge: Judge, seconds: float, each_way: float = 1000.0) -> list[tuple[
         better = judge.observe(current, sample(at_s, each_way))
         if better is not None:
             found.append((at_s, better))
-            judge.moved(at_s)
+            judge.moved(current, at_s)
             current = better
     return found
 
@@ -52,8 +60,23 @@ def test_hardly_any_traffic_is_no_evidence() -> None:
 def test_two_that_always_look_better_than_the_other_do_not_flap() -> None:
     judge = Judge(lambda current, _: {"unix": 5.0} if current == "shm" else {"shm": 5.0})
     times = [at_s for at_s, _ in moves(judge, 60)]
-    assert len(times) > 3
+    assert times == [LONG_ENOUGH_S]  # and back, to what was left, not within a minute
+
+
+def test_one_after_the_other_has_time_between() -> None:
+    order = {"shm": "unix", "unix": "pipe", "pipe": "tcp", "tcp": "shm"}
+    judge = Judge(lambda current, _: {order[current]: 5.0})
+    found = moves(judge, 45)
+    assert [name for _, name in found] == ["unix", "pipe", "tcp"]
+    times = [at_s for at_s, _ in found]
     assert all(later - earlier >= REST_S for earlier, later in itertools.pairwise(times))
+
+
+def test_after_a_minute_the_old_one_is_allowed_again() -> None:
+    judge = Judge(lambda current, _: {"unix": 5.0} if current == "shm" else {"shm": 5.0})
+    times = [at_s for at_s, _ in moves(judge, 150)]
+    assert len(times) >= 2
+    assert times[1] - times[0] >= NO_RETURN_S
 
 
 def test_a_moment_of_something_else_begins_the_second_anew() -> None:

@@ -119,7 +119,6 @@ cdef extern from "naru/endpoint.h" nogil:
         bint_c newest_only
         nr_statistics statistics
         nr_waiting waiting[2]
-        void *watch
 
     nr_endpoint nr_endpoint_nobody
     void nr_endpoint_join_pair(nr_endpoint *, nr_claims *, int index, nr_endpoint *sibling)

@@ -22,6 +22,7 @@ cdef class Endpoint:
     cdef int borrowed          # a lease is open (1), bytes are pending (2), a loss is (3)
     cdef int reserved          # a reservation is open
     cdef bint receives
+    cdef bint looped           # an event loop waits for it, and pushes out its rests
     cdef bint hurried          # close() waits for nothing any more: naru.aio has done that
     cdef nr_recycled recycled
     cdef object __weakref__

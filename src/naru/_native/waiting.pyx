@@ -92,9 +92,9 @@ cdef int finish_rest(Endpoint end, object timeout_s) except -1:
 
 
 cdef int push_later(Endpoint end) except -1:
-    """An end that does nothing more would keep the rest for ever: naru.outbox pushes it out, or the
-    event loop that watches it."""
-    if end.core.watch != NULL:
+    """An end that does nothing more would keep the rest for ever: naru.outbox pushes it out. Not for
+    an event loop's end: only one may sleep on a doorbell, and the loop pushes, too."""
+    if end.looped:
         return 0
     from naru.outbox import push_later as later
     later(end)

@@ -285,6 +285,11 @@ def private_of(Reservation reservation not None):
     return reservation.private if reservation.state == 1 and not reservation.in_place else None
 
 
+def take_over(Endpoint end not None):
+    """From now on an event loop waits for this end, and nobody else."""
+    end.looped = True
+
+
 def take_leave(Endpoint end not None):
     """The goodbye before close(), as far as that needs no waiting: False when there is no room."""
     return (nr_endpoint_state(end.core) != NR_OPEN

@@ -25,6 +25,7 @@ from naru._native.watching import (
     is_lingering,
     linger_s,
     take_leave,
+    take_over,
 )
 from naru.aio.turns import Turn, deadline_of, has_passed
 from naru.aio.waiting import Waiting
@@ -59,6 +60,7 @@ class End:
         if not isinstance(end, self._kind):
             raise TypeError(f"naru.aio.{type(self).__name__} takes a naru.{self._kind.__name__}, "
                             f"not {end!r}")  # fmt: skip
+        take_over(end)
         self._end: Any = end
         self._turns = (Turn(), Turn())
         self._waiting = Waiting(end)

@@ -152,7 +152,7 @@ class Conversation:
             if channel is None or self._state is not State.RESTING or is_moving(channel):
                 return False
             if self._judge is not None:
-                self._judge.moved(time.monotonic())
+                self._judge.moved(self._place.selection.transport, time.monotonic())
             try:
                 self._offer(channel, transport)
             except (NaruError, OSError):

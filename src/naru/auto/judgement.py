@@ -2,7 +2,8 @@
 
 Pure: time and counters are passed in. Must not know: channels, profiles.
 Rules: another transport must be predicted to be GAIN times better for LONG_ENOUGH_S without a
-break, and a channel moves at most once in REST_S. Hardly any traffic is no evidence.
+break, and a channel moves at most once in REST_S. Hardly any traffic is no evidence. Nobody goes back
+within NO_RETURN_S to what was left: figures that are wrong would make a channel go to and fro.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["GAIN", "LONG_ENOUGH_S", "REST_S", "Judge", "Sample", "Traffic"]
+__all__ = ["GAIN", "LONG_ENOUGH_S", "NO_RETURN_S", "REST_S", "Judge", "Sample", "Traffic"]
 
 GAIN = 1.3
 LONG_ENOUGH_S = 1.0
 REST_S = 10.0
+NO_RETURN_S = 60.0
 FEWEST_PER_S = 20.0
 TWO_WAY_SHARE = 0.5
 
@@ -73,6 +75,7 @@ class Judge:
         self._favourite = ""
         self._since_s = 0.0
         self._rest_until_s = 0.0
+        self._left_s: dict[str, float] = {}
 
     def observe(self, current: str, sample: Sample) -> str | None:
         """The transport to move to, now, from the current one; None: stay."""
@@ -81,7 +84,11 @@ class Judge:
         if last is None or traffic is None:
             self._favourite = ""
             return None
-        gains = self._gains_over(current, traffic)
+        gains = {
+            name: gain
+            for name, gain in self._gains_over(current, traffic).items()
+            if sample.at_s - self._left_s.get(name, -NO_RETURN_S) >= NO_RETURN_S
+        }
         best = max(gains, key=lambda name: gains[name], default="")
         if not best or gains[best] < GAIN:
             self._favourite = ""
@@ -92,7 +99,9 @@ class Judge:
             return None
         return best
 
-    def moved(self, now_s: float) -> None:
-        """A move was tried: whether it succeeded or not, the next one has time."""
+    def moved(self, current: str, now_s: float) -> None:
+        """A move away from the current transport was tried: whether it succeeded or not, the next
+        one has time."""
+        self._left_s[current] = now_s
         self._favourite = ""
         self._rest_until_s = now_s + REST_S
