@@ -132,8 +132,8 @@ static int turn_sending(struct nr_mover *m)
 
     if (old == m->next)
         return 0;
-    if (m->base.outbox.active || old->send_begun)
-        return -EAGAIN; /* in the middle of a message */
+    if (m->base.outbox.active || m->base.send_begun || old->send_begun)
+        return -EAGAIN; /* in the middle of a message, or one is being written in place */
     if (nr_endpoint_take_leave(old) == -EAGAIN)
         return -EAGAIN;
     atomic_store_explicit(&m->at[NR_SEND], m->next, memory_order_release); /* or the peer is dead */
