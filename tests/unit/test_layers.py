@@ -21,7 +21,7 @@ LAYERS = [
     ("naru.runtime", "naru.outbox"),
     ("naru._native",),
     ("naru.transports",),
-    ("naru.channel",),
+    ("naru.channel", "naru.signals"),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),
