@@ -21,10 +21,10 @@ setarch -R true 2>/dev/null && fixed="setarch -R"
 
 # build FLAGS: the core and every program, into $work
 build() {
-    for source in "$native"/memory/*.c "$native"/os/*.c; do
+    for source in "$native"/engine/*.c "$native"/memory/*.c "$native"/os/*.c; do
         $cc $common $1 -c "$source" -o "$work/$(basename "$source" .c).o" || exit 1
     done
-    for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
+    for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c "$here"/test_engine*.c \
         "$here"/test_hostile_ring.c \
         "$here"/fuzz_*.c; do
         $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" || exit 1

@@ -34,6 +34,17 @@ ssize_t nr_os_read(int fd, void *buffer, size_t size);
 ssize_t nr_os_write_parts(int fd, const struct iovec *parts, int count);
 int nr_os_lock_byte_is_held(int fd, uint64_t offset); /* OFD write lock of another open file: 1, 0 */
 
+/* ---- events.c: epoll, timers, pipes, listening, limits ---- */
+struct epoll_event;
+int nr_os_epoll(void);                /* close-on-exec */
+int nr_os_epoll_change(int epoll, int operation, int fd, uint32_t events, uint64_t data);
+/* Like nr_os_sleep(): -EINTR is passed on. */
+int nr_os_epoll_wait(int epoll, struct epoll_event *events, int room, uint64_t timeout_ns);
+int nr_os_timer(void);                /* a timerfd of CLOCK_MONOTONIC */
+int nr_os_timer_set(int timer, uint64_t due_ns); /* absolute; NR_FOREVER: off. Unreads what expired */
+int nr_os_map_private(size_t size, void **mapped); /* zeroed again in a forked child */
+int nr_os_duplicate_onto(int fd, int number);      /* dup3, close-on-exec */
+
 /* ---- sockets.c ---- */
 ssize_t nr_os_receive(int fd, void *buffer, size_t size, int flags);
 ssize_t nr_os_send(int fd, const void *data, size_t size, int flags);          /* MSG_NOSIGNAL added */
