@@ -93,12 +93,16 @@ int nr_os_signalfd_read(int fd, struct nr_signal *signals, int limit)
 
 /* ---- threads that do not block it ---- */
 
+#define BLOCK_HERE (-7701) /* an si_code that nobody else uses: this is no message, only a request */
+
 static void block_and_send_on(int number, siginfo_t *info, void *context)
 {
     ucontext_t *interrupted = context;
     int error = errno;
 
     (void)sigaddset(&interrupted->uc_sigmask, number); /* from the end of this handler on */
+    if (info->si_code == BLOCK_HERE)
+        return;
     if (syscall(SYS_rt_sigqueueinfo, getpid(), number, info) < 0 && errno == EPERM) {
         /* Only the main thread may repeat what kill(2) or the kernel said. */
         info->si_code = SI_QUEUE;
@@ -115,6 +119,17 @@ int nr_signal_catch(int number, struct sigaction *before)
 
     sigfillset(&action.sa_mask);
     return sigaction(number, &action, before) < 0 ? -errno : 0;
+}
+
+int nr_signal_block_in_thread(int thread, int number)
+{
+    siginfo_t info;
+
+    memset(&info, 0, sizeof info);
+    info.si_signo = number;
+    info.si_code = BLOCK_HERE;
+    info.si_pid = getpid();
+    return syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, number, &info) < 0 ? -errno : 0;
 }
 
 int nr_signal_release(int number, const struct sigaction *before)

@@ -58,6 +58,7 @@ from naru.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from naru.address import Address, parse
+    from naru.reactor import Reactor
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener
@@ -81,6 +82,7 @@ __all__ = [
     "Peer",
     "PeerGoneError",
     "ProtocolError",
+    "Reactor",
     "Receiver",
     "Sender",
     "Statistics",
@@ -103,6 +105,7 @@ _LATE = {
     "Address": "naru.address",
     "Listener": "naru.transports.listener",
     "Peer": "naru.transports.contract",
+    "Reactor": "naru.reactor",
     "Statistics": "naru.statistics",
     "parse": "naru.address",
 }

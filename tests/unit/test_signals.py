@@ -300,3 +300,27 @@ def test_a_fork_gives_the_signals_back() -> None:
     with Child.run(use_in_a_fork) as child:
         assert child.expect("status") == {"ended_by": signal.SIGTERM, "mine": 1}
         assert child.wait() == 0
+
+
+def fifty_children(events: Events) -> None:
+    with signals.SignalWatch(signal.SIGCHLD) as watch:
+        pids = set()
+        for number in range(50):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(number)
+            pids.add(pid)
+        codes = {}
+        with selectors.DefaultSelector() as loop:
+            loop.register(watch, selectors.EVENT_READ)
+            while len(codes) < 50:
+                loop.select()
+                watch.read()
+                codes.update(signals.reap_children())
+        events.tell("codes", all_there=codes.keys() == pids, sum=sum(codes.values()))
+
+
+def test_fifty_children_are_one_signal_and_all_are_reaped() -> None:
+    with Child.run(fifty_children) as child:
+        assert child.expect("codes") == {"all_there": True, "sum": sum(range(50))}
+        assert child.wait() == 0

@@ -36,6 +36,9 @@ int nr_os_signalfd_read(int fd, struct nr_signal *signals, int limit);
  * and the default action ends the process. So the caught signal gets a handler that blocks it in
  * such a thread for ever and sends it to the process again. */
 int nr_signal_catch(int number, struct sigaction *before);
+/* Asks another thread to block a caught signal now; one that blocks it already must not be asked. The
+ * thread's mask says when it is done. */
+int nr_signal_block_in_thread(int thread, int number);
 /* Puts `before` back, unless somebody has changed the disposition since. */
 int nr_signal_release(int number, const struct sigaction *before);
 

@@ -30,6 +30,7 @@ cdef extern from "naru/signals.h" nogil:
     int nr_os_signalfd(uint64_t set)
     int nr_os_signalfd_read(int fd, nr_signal *signals, int limit)
     int nr_signal_catch(int number, sigaction_t *before)
+    int nr_signal_block_in_thread(int thread, int number)
     int nr_signal_release(int number, const sigaction_t *before)
 
 cdef enum:
@@ -92,6 +93,14 @@ def read_signalfd(int fd):
     if count < 0:
         raise errors.from_errno(count, "signals.watch")
     return [plain(&came[i]) for i in range(count)]
+
+
+def block_in_thread(int thread, int number):
+    """Asks another thread of this process to block a caught signal. A thread that is gone is no
+    error."""
+    cdef int result = nr_signal_block_in_thread(thread, number)
+    if result < 0 and result != -ESRCH:
+        raise errors.from_errno(result, "signals.blocked", number)
 
 
 cdef class Caught:

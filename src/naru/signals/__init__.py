@@ -11,7 +11,7 @@ Map:
 
     record      Signal; which numbers may be waited for
     masks       blocked, unblocked: in all threads
-    processes   notify, open_process: by pidfd
+    processes   notify, open_process: by pidfd; reap_children
     watch       wait, on_signal, SignalWatch: sigtimedwait and signalfd
 
 Standard signals (SIGUSR1, SIGCHLD ...) coalesce: of a thousand that come before the first is taken,
@@ -22,7 +22,7 @@ gets LimitError.
 from __future__ import annotations
 
 from naru.signals.masks import blocked, unblocked
-from naru.signals.processes import AnyProcess, ProcessHandle, notify, open_process
+from naru.signals.processes import AnyProcess, ProcessHandle, notify, open_process, reap_children
 from naru.signals.record import Signal
 from naru.signals.watch import SignalWatch, on_signal, wait
 
@@ -35,6 +35,7 @@ __all__ = [
     "notify",
     "on_signal",
     "open_process",
+    "reap_children",
     "unblocked",
     "wait",
 ]

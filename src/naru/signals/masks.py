@@ -3,8 +3,9 @@
 The kernel keeps a mask for each thread and gives a signal of the process to any thread that does
 not block it. A new thread inherits its maker's mask, so what is blocked before the first thread
 starts is blocked everywhere. Threads that exist already (numpy's are started by its import) are
-met when a signal reaches one: it is blocked there then, for good, and sent to the process again
-(native/include/naru/signals.h).
+asked to block it, too, and keep it blocked (native/include/naru/signals.h). Should one start later
+that unblocks it, it is blocked there when a signal reaches it, which is then sent to the process
+once more.
 
 Must not know: who waits for what is blocked.
 """
@@ -12,13 +13,18 @@ Must not know: who waits for what is blocked.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterable, Iterator
 
-from naru._native.signals import Caught
-from naru.signals.record import set_of
+from naru._native.signals import Caught, block_in_thread
+from naru.signals.record import set_of, word_of
 
 __all__ = ["Hold", "blocked", "unblocked"]
+
+PATIENCE_S = 1.0  # for a thread deep in the kernel
 
 _caught = Caught()  # a mirror of the process's dispositions, of which there is one, too
 
@@ -39,6 +45,29 @@ class Hold:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         self._mine = frozenset(numbers - {int(number) for number in before})
         self._numbers = numbers
+        self._ask_others()
+
+    def _ask_others(self) -> None:
+        wanted = word_of(self._numbers)
+        asked: dict[int, int] = {}
+        deadline_s = time.monotonic() + PATIENCE_S
+        while left := {
+            thread: lacking
+            for thread in _other_threads()
+            if (lacking := wanted & ~_mask_of(thread, wanted))
+        }:
+            for thread, lacking in left.items():
+                for number in self._numbers:
+                    bit = word_of([number])
+                    if lacking & ~asked.get(thread, 0) & bit:
+                        block_in_thread(thread, number)
+                        asked[thread] = asked.get(thread, 0) | bit
+            if time.monotonic() > deadline_s:
+                # The answer may still come, and must not meet the default action: caught for good.
+                for number in self._numbers:
+                    _caught.hold(number)
+                return
+            time.sleep(0.0001)
 
     def release(self) -> None:
         """What is pending meets what would have happened with it before. Idempotent."""
@@ -50,14 +79,33 @@ class Hold:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, mine)
 
 
+def _other_threads() -> list[int]:
+    own = threading.get_native_id()
+    try:
+        return [number for name in os.listdir("/proc/self/task") if (number := int(name)) != own]
+    except OSError:
+        return []  # a sandbox without /proc: those threads are met when a signal reaches them
+
+
+def _mask_of(thread: int, unknown: int) -> int:
+    try:
+        with open(f"/proc/self/task/{thread}/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("SigBlk:"):
+                    return int(line.split()[1], 16)
+    except OSError:
+        return unknown  # it has ended
+    return unknown
+
+
 @contextlib.contextmanager
 def blocked(signals: Iterable[int] | int) -> Iterator[None]:
     """Holds signals back in all threads of this process, for the time of a `with` block.
 
     What comes meanwhile stays pending: for wait(), for a SignalWatch, or, when the block is left,
-    for whatever would have happened without it. Enter it in the main thread and before others
-    start; a thread that existed already joins when the first such signal reaches it, and then
-    keeps it blocked.
+    for whatever would have happened without it. Enter and leave it in the main thread, best before
+    others start: a thread that exists already is made to block them, too, and goes on doing so
+    after the end of the block.
 
     Programs that are started inside inherit the mask: see unblocked().
 

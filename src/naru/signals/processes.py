@@ -18,7 +18,7 @@ from naru._native.signals import pidfd_open, pidfd_send
 from naru.errors import ClosedError, LimitError, NotPermittedError, PeerGoneError, from_os_error
 from naru.signals.record import FIRST_REAL_TIME, checked, name_of
 
-__all__ = ["AnyProcess", "HasPid", "ProcessHandle", "notify", "open_process"]
+__all__ = ["AnyProcess", "HasPid", "ProcessHandle", "notify", "open_process", "reap_children"]
 
 
 class HasPid(Protocol):
@@ -165,6 +165,29 @@ def notify(process: AnyProcess, number: int, value: int | None = None) -> None:
             _send(handle.fileno(), handle.pid, number, value)
     else:
         _send(process.fileno(), process, number, value)
+
+
+def reap_children() -> list[tuple[int, int]]:
+    """Reaps every child of this process that has exited: for a program that owns all of them.
+
+    SIGCHLD coalesces, so one of them may stand for fifty children. What this reaps is gone for
+    `subprocess` and `multiprocessing`, whose objects then know no exit code: where they are used,
+    wait for each process by itself (Reactor.on_exit).
+
+    Returns: (pid, exit code, or minus the signal that ended it) of each; empty when none has.
+        Never waits.
+
+    Source: waitpid(2).
+    """
+    reaped: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return reaped
+        if pid == 0:
+            return reaped
+        reaped.append((pid, os.waitstatus_to_exitcode(status)))
 
 
 def _send(pidfd: int, process: object, number: int, value: int | None) -> None:
