@@ -17,6 +17,11 @@ WATCHDOG_S = 60
 
 # What each one prints, among other things: regular expressions.
 PROMISES = {
+    "chat.py": [
+        r"ann hears bob: hello from bob",
+        r"bob hears eve: hello from eve",
+        r"nobody is left\ndrained: True",
+    ],
     "counted_loss.py": [
         r"sent 5000, received \d+, lost \d+, duplicates 0, reordered 0",
         r"every message is accounted for: True",
@@ -28,6 +33,11 @@ PROMISES = {
     "http_over_unix.py": [
         r"status: HTTP/1\.[01] 200 OK",
         r"body: \{'path': '/containers/json', 'pid': \d+\}",
+    ],
+    "one_loop.py": [
+        *(rf"{kind}: " for kind in ("pipe", "socket", "queue", "channel", "timer", "file")),
+        r"child: exit 7",
+        r"SIGINT: good-bye\n\d+ callbacks, 0 errors, in one thread",
     ],
     "open_files.py": [
         r"keeper: a file with 0 names goes to Peer\(pid=\d+, ",

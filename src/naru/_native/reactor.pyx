@@ -6,7 +6,7 @@ A descriptor is one source of the engine with up to two registrations, a reader 
 engine has plain pointers to sources and timers; `Loop._sources` and `_timers` keep those alive.
 Must not know: signals, processes, files, or how a connection is accepted (naru.reactor does).
 """
-from cpython.exc cimport PyErr_CheckSignals, PyErr_WriteUnraisable
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from libc.stdint cimport uint32_t, uint64_t
 
 from naru._native.core cimport NR_FOREVER, bint_c, nr_os_now_ns
@@ -90,6 +90,11 @@ def name_of(callback):
         return f"{type(inner).__module__}.{type(inner).__qualname__}"
     module = getattr(inner, "__module__", None)
     return f"{module}.{name}" if module else name
+
+
+cdef void give_to_hook(error, callback) noexcept:
+    PyErr_SetObject(type(error), error)  # with its traceback
+    PyErr_WriteUnraisable(callback)
 
 
 cdef class Registration:
@@ -547,12 +552,13 @@ cdef class Loop:
             if key in one.reported:
                 return 0
             one.reported.add(key)
+        if self.on_error is None:
+            give_to_hook(error, callback)
+            return 0
         try:
-            if self.on_error is None:
-                raise error
             self.on_error(one, error)
-        except Exception:
-            PyErr_WriteUnraisable(callback)
+        except Exception as another:
+            give_to_hook(another, self.on_error)
         except BaseException as stop:
             self.broken = stop
             return -1
@@ -569,14 +575,15 @@ cdef class Loop:
 
     cdef int call(self, Registration one) noexcept:
         cdef int result = NR_DONE
-        self.calls += 1
         try:
-            if one.handler is not None:
+            if one.handler is not None:  # it counts what it calls: _call()
                 if one.handler(one) is True:
                     result = NR_MORE
             elif one.thing is None:
+                self.calls += 1
                 one.callback()
             else:
+                self.calls += 1
                 one.callback(one.thing)
         except Exception as error:
             self.errors_seen += 1
