@@ -295,6 +295,8 @@ static int finish_connecting(struct nr_connection *c)
 {
     int result = nr_os_socket_error(c->fd);
 
+    if (result == 0 && nr_os_is_own_peer(c->fd))
+        result = -ECONNREFUSED; /* nobody there: the kernel gave it the very port that it asked for */
     if (result < 0)
         return result;
     drop_attempt(c);

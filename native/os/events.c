@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -127,6 +128,17 @@ int nr_os_connect(int fd, const struct sockaddr *address, socklen_t size)
         if (errno != EINTR)
             return -errno;
     return 0;
+}
+
+bool nr_os_is_own_peer(int fd)
+{
+    struct sockaddr_storage own = {.ss_family = AF_UNSPEC}, peer = {.ss_family = AF_UNSPEC};
+    socklen_t own_size = sizeof own, peer_size = sizeof peer;
+
+    if (getsockname(fd, (struct sockaddr *)&own, &own_size) < 0 ||
+        getpeername(fd, (struct sockaddr *)&peer, &peer_size) < 0)
+        return false;
+    return own.ss_family != AF_UNIX && own_size == peer_size && memcmp(&own, &peer, own_size) == 0;
 }
 
 int nr_os_shutdown(int fd, int how) { return shutdown(fd, how) < 0 ? -errno : 0; }

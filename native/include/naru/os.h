@@ -47,6 +47,7 @@ int nr_os_duplicate_onto(int fd, int number);      /* dup3, close-on-exec */
 int nr_os_accept(int fd);             /* nonblocking, close-on-exec */
 int nr_os_socket(int family);         /* a stream, nonblocking, close-on-exec */
 int nr_os_connect(int fd, const struct sockaddr *, socklen_t size); /* -EINPROGRESS */
+bool nr_os_is_own_peer(int fd);       /* a TCP socket that connected to itself */
 int nr_os_shutdown(int fd, int how);
 int nr_os_pipe(int *ends, size_t size_bytes); /* nonblocking, close-on-exec; of that size if allowed */
 ssize_t nr_os_splice(int from, int to, size_t size); /* SIGPIPE: the caller's care */

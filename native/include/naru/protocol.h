@@ -47,6 +47,7 @@
 #define NARU_PROTOCOL_H
 
 #include "naru/engine.h"
+#include "naru/record.h"
 
 #define NR_READ_BYTES 65536u
 
@@ -192,6 +193,34 @@ void nr_connection_count(struct nr_connection *, size_t received_bytes, size_t s
 
 /* Every byte goes back. No context. */
 extern const struct nr_protocol_ops nr_protocol_echo;
+
+/* naru's own messages (record.h), as naru.connect() and naru.sender() speak them over Unix and TCP
+ * sockets: a hello each, then records. No descriptors, no heartbeats: who asks for them is refused. */
+struct nr_frames_settings {
+    uint32_t max_message_bytes; /* 0: 16 MiB. The service's input_limit_bytes must be 24 more. */
+    /* A message, in place: gone when it returns. Negative cuts. */
+    int (*on_frame)(struct nr_connection *, const uint8_t *bytes, size_t size, void *data);
+    int (*on_open)(struct nr_connection *, void *data); /* greeted; NULL: nothing to do */
+    void (*on_close)(struct nr_connection *, int reason, void *data); /* after on_open only */
+    void *data;
+};
+
+struct nr_frames_statistics {
+    uint64_t messages_received, messages_sent;
+    uint64_t strangers; /* not naru, another version, not allowed here */
+};
+
+/* The settings' context of a service with nr_protocol_frames; freed by it (on_destroy). */
+struct nr_frames;
+int nr_frames_create(const struct nr_frames_settings *, struct nr_frames **);
+int nr_frames_send(struct nr_connection *, const void *bytes, size_t size);
+void nr_frames_read_statistics(const struct nr_frames *, struct nr_frames_statistics *);
+extern const struct nr_protocol_ops nr_protocol_frames;
+
+/* The parser, pure: of `size` bytes, how many the first record takes (>= 8) and what it is; 0: it is
+ * not whole yet; -EPROTO, -EMSGSIZE. (native/tests/fuzz_frames.c) */
+ssize_t nr_frames_parse(const uint8_t *bytes, size_t size, uint32_t max_message_bytes,
+                        struct nr_record *record);
 
 /* A proxy: what comes on either side goes out on the other, byte by byte, with half-close. */
 struct nr_splice_target {
