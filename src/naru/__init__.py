@@ -58,6 +58,7 @@ from naru.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from naru.address import Address, parse
+    from naru.engine import Engine
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener
@@ -70,6 +71,7 @@ __all__ = [
     "ClosedError",
     "CorruptedError",
     "Endpoint",
+    "Engine",
     "ForkedHandleError",
     "LimitError",
     "Listener",
@@ -101,6 +103,7 @@ __all__ = [
 # `import naru` would take, for what many programs never ask for by name.
 _LATE = {
     "Address": "naru.address",
+    "Engine": "naru.engine",
     "Listener": "naru.transports.listener",
     "Peer": "naru.transports.contract",
     "Statistics": "naru.statistics",
