@@ -279,7 +279,7 @@ int nr_engine_run_once(struct nr_engine *engine, uint64_t deadline_ns)
     return result < 0 ? result : nr_engine_dispatch(engine);
 }
 
-int nr_engine_run(struct nr_engine *engine, uint64_t deadline_ns)
+static int run_turns(struct nr_engine *engine, uint64_t deadline_ns)
 {
     for (;;) {
         int result = nr_engine_wait(engine, deadline_ns);
@@ -293,6 +293,16 @@ int nr_engine_run(struct nr_engine *engine, uint64_t deadline_ns)
         if (deadline_ns != NR_FOREVER && nr_os_now_ns() >= deadline_ns)
             return 0;
     }
+}
+
+int nr_engine_run(struct nr_engine *engine, uint64_t deadline_ns)
+{
+    bool pending_before, held = nr_os_hold_sigpipe(&pending_before);
+    int result = run_turns(engine, deadline_ns);
+
+    if (held)
+        nr_os_release_sigpipe(pending_before);
+    return result;
 }
 
 void nr_engine_read_statistics(const struct nr_engine *engine, struct nr_engine_statistics *copy)

@@ -71,7 +71,7 @@ struct source {
     uint8_t wanted, pending;
     uint8_t priority;
     uint8_t turn; /* of the engine, when it was put on the ready list */
-    bool one_shot, disarmed, listed;
+    bool one_shot : 1, edge : 1, disarmed : 1, listed : 1;
 };
 
 _Static_assert(sizeof(struct source) == 40, "a source is 40 bytes");

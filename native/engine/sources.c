@@ -99,7 +99,7 @@ static uint32_t to_epoll(const struct source *source)
         events |= EPOLLRDHUP;
     if (source->wanted & NR_URGENT_DATA)
         events |= EPOLLPRI;
-    return source->one_shot ? events | EPOLLONESHOT : events;
+    return events | (source->one_shot ? EPOLLONESHOT : 0u) | (source->edge ? EPOLLET : 0u);
 }
 
 static uint32_t from_epoll(uint32_t events)
@@ -173,7 +173,7 @@ int nr_source_add(struct nr_engine *engine, int fd, uint32_t events, unsigned pr
         return -ECHILD;
     if (fd < 0)
         return -EBADF;
-    if (events & ~NR_EVENTS_WANTED || flags & ~(uint32_t)NR_ONE_SHOT || priority >= NR_PRIORITIES ||
+    if (events & ~NR_EVENTS_WANTED || flags & ~(uint32_t)(NR_ONE_SHOT | NR_EDGE) || priority >= NR_PRIORITIES ||
         !callback)
         return -EINVAL;
     result = make_owner_room(sources, fd);
@@ -188,6 +188,7 @@ int nr_source_add(struct nr_engine *engine, int fd, uint32_t events, unsigned pr
     source->wanted = (uint8_t)events;
     source->priority = (uint8_t)priority;
     source->one_shot = flags & NR_ONE_SHOT;
+    source->edge = flags & NR_EDGE;
     result = register_new(engine, source, place);
     if (result < 0) {
         nr_slab_give(&sources->slab, place);

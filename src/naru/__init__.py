@@ -58,6 +58,7 @@ from naru.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from naru.address import Address, parse
+    from naru.engine import Engine
     from naru.reactor import Reactor
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
@@ -71,6 +72,7 @@ __all__ = [
     "ClosedError",
     "CorruptedError",
     "Endpoint",
+    "Engine",
     "ForkedHandleError",
     "LimitError",
     "Listener",
@@ -103,6 +105,7 @@ __all__ = [
 # `import naru` would take, for what many programs never ask for by name.
 _LATE = {
     "Address": "naru.address",
+    "Engine": "naru.engine",
     "Listener": "naru.transports.listener",
     "Peer": "naru.transports.contract",
     "Reactor": "naru.reactor",

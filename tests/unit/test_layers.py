@@ -22,7 +22,7 @@ LAYERS = [
     ("naru._native",),
     ("naru.transports",),
     ("naru.channel", "naru.signals"),
-    ("naru.reactor",),
+    ("naru.engine", "naru.reactor"),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),

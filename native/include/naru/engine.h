@@ -22,7 +22,7 @@
  *            a turn takes longer than settings.turn_ns, the rest of the ready list waits for the
  *            next one, but every priority gets at least one callback a turn: a firehose cannot
  *            starve the quiet (FAULTS 101), an urgent source cannot stop the others.
- * Levels     Events are level-triggered: what was not read is reported again. A source that wants
+ * Levels     Events are level-triggered: what was not read is reported again (but for NR_EDGE). A source that wants
  *            nothing (events 0) stays known and is told of a hang-up or a failure once, not for ever.
  * Callbacks  may do anything to the engine: add, change and remove any source or timer, their own
  *            too, and destroy nothing but that: nr_engine_destroy() is not for callbacks. After
@@ -77,6 +77,9 @@ enum nr_source_flags {
     /* After an event the source is silent until nr_source_change(); nothing that happens between is
      * lost, because the change looks at the level again (FAULTS 102). */
     NR_ONE_SHOT = 1u << 0,
+    /* Edge-triggered: told once of each change. Its callback goes on until -EAGAIN, or answers NR_MORE.
+     * For those who would else change their events all the time. */
+    NR_EDGE = 1u << 1,
 };
 
 #define NR_PRIORITIES 4u
@@ -167,7 +170,8 @@ int nr_engine_dispatch(struct nr_engine *);
 /* Both, for callers without a lock. */
 int nr_engine_run_once(struct nr_engine *, uint64_t deadline_ns);
 /* Turns until the deadline (0), nr_engine_stop() (1), a signal (-EINTR), a callback's negative
- * value. A stop before the run counts: it is not lost, and is used up by the return. */
+ * value. A stop before the run counts: it is not lost, and is used up by the return. SIGPIPE is held
+ * back in this thread meanwhile. */
 int nr_engine_run(struct nr_engine *, uint64_t deadline_ns);
 void nr_engine_stop(struct nr_engine *);
 /* For bindings that have their own loop around wait and dispatch: true once a stop. */

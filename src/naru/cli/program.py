@@ -30,6 +30,7 @@ __all__ = ["COMMANDS", "run"]
 COMMANDS: Mapping[str, str] = {
     "bench": "Measure every transport of this machine, side by side.",
     "echo": "Listen, and send every message back.",
+    "proxy": "Bytes from one address to another, both ways.",
     "receive": "Messages to standard output.",
     "send": "Standard input to messages.",
     "transports": "What each transport can, on this machine.",
