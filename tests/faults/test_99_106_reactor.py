@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
@@ -388,7 +389,7 @@ def tick_while_stopped(events: Events) -> None:
         until(reactor, lambda: one.missed > 0)
         at_resume = len(ticks)
         reactor.run(0.1)
-        gaps = [b - a for a, b in zip(ticks, ticks[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(ticks)]
         events.tell("ticked", missed=one.missed, after=len(ticks) - at_resume,
                     longest=max(gaps), late=len(late))  # fmt: skip
 
@@ -426,7 +427,7 @@ def test_105_a_hundred_thousand_timers() -> None:
         until(reactor, lambda: not reactor.registrations)
     assert len(fired) == count - len(alive)
     # In the order of their times, which began while they were made.
-    assert all(b - a >= -spread - 0.001 for a, b in zip(fired, fired[1:], strict=False))
+    assert all(b - a >= -spread - 0.001 for a, b in itertools.pairwise(fired))
 
 
 # ---- others' deaths, and files ----

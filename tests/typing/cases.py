@@ -139,7 +139,9 @@ def errors(channel: naru.Channel) -> None:
         assert_type(error.address, str | None)
 
 
-def reactor(channel: naru.Channel, receiver: naru.Receiver, process: subprocess.Popen[bytes]) -> None:
+def reactor(
+    channel: naru.Channel, receiver: naru.Receiver, process: subprocess.Popen[bytes]
+) -> None:
     def hear(end: naru.Channel, message: bytes | None) -> None: ...
 
     def gone(process: subprocess.Popen[bytes], code: int | None) -> None: ...

@@ -753,6 +753,29 @@ def test_an_unclosed_reactor_warns_and_is_collected() -> None:
     assert there() is None
 
 
+def test_nothing_is_kept_of_what_is_over(reactor: Reactor) -> None:
+    def use() -> list[weakref.ref[Registration]]:
+        a, b = socket.socketpair()
+        near, far = naru.pair("shm")
+        made = [
+            reactor.on_readable(a, print), reactor.on_writable(b, print),
+            reactor.on_message(near, print), reactor.after(0, int), reactor.every(5, int),
+            reactor.on_signal(signal.SIGUSR1, print), reactor.on_change("/tmp", print),
+            reactor.on_exit(os.getpid(), print),
+        ]  # fmt: skip
+        reactor.run(0)
+        for one in made:
+            one.cancel()
+        for end in (a, b, near, far):
+            end.close()
+        return [weakref.ref(one) for one in made]
+
+    left = [reference for _ in range(20) for reference in use()]
+    gc.collect()
+    assert [reference() for reference in left if reference() is not None] == []
+    assert len(reactor.registrations) == 1  # its one inotify descriptor
+
+
 def use_in_a_child(events: Events) -> None:
     with Reactor() as reactor:
         fired: list[str] = []

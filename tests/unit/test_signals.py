@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -221,6 +221,32 @@ def test_a_thread_from_before_does_not_take_it(dispositions: object) -> None:
         leave.set()
         for thread in threads:
             thread.join()
+
+
+def in_a_thread(function: Callable[[], object]) -> list[object]:
+    result: list[object] = []
+
+    def run() -> None:
+        try:
+            result.append(function())
+        except naru.NaruError as error:
+            result.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return result
+
+
+def test_another_thread_waits_for_what_the_main_thread_blocks(dispositions: object) -> None:
+    """Asked from there, the main thread would block it for good: Ctrl-C would be lost."""
+    (refused,) = in_a_thread(lambda: signals.wait(signal.SIGINT, 0))
+    assert isinstance(refused, naru.UnsupportedError)
+    assert "main thread" in str(refused)
+    with signals.blocked({USR1}):
+        signals.notify(os.getpid(), USR1)
+        (came,) = in_a_thread(lambda: signals.wait(USR1, 5))
+    assert isinstance(came, Signal)
 
 
 def test_a_new_program_in_unblocked_hears_its_signals(dispositions: object) -> None:

@@ -260,12 +260,13 @@ class Reactor(Loop):
         """Calls `callback(signal)` for each signal that comes: between callbacks, never within one.
 
         The signals are blocked in all threads, from now until it is cancelled: make and cancel it
-        in the same thread, best the main one. Real-time signals queue; a standard one says "look",
+        in the main thread. Real-time signals queue; a standard one says "look",
         however often it was sent: after SIGCHLD look at all children (on_exit() does by itself;
         naru.signals.reap_children()). Start other programs within naru.signals.unblocked().
 
         Raises:
-            UnsupportedError: SIGKILL, SIGSTOP, a thread's own faults.
+            UnsupportedError: SIGKILL, SIGSTOP, a thread's own faults; or this is not the main
+                thread, and that one does not block them.
             ValueError: no signal, or it has a callback in this reactor already.
         """
         with _closing_on_error(SignalWatch(signals)) as watch:

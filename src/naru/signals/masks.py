@@ -20,7 +20,8 @@ import time
 from collections.abc import Iterable, Iterator
 
 from naru._native.signals import Caught, block_in_thread
-from naru.signals.record import set_of, word_of
+from naru.errors import UnsupportedError
+from naru.signals.record import name_of, set_of, word_of
 
 __all__ = ["Hold", "blocked", "unblocked"]
 
@@ -33,6 +34,7 @@ class Hold:
     """Signals that are blocked until release(), which is called in the same thread."""
 
     def __init__(self, numbers: frozenset[int]) -> None:
+        _demand_main_thread(numbers)
         held: list[int] = []
         try:
             for number in numbers:
@@ -79,6 +81,21 @@ class Hold:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, mine)
 
 
+def _demand_main_thread(numbers: frozenset[int]) -> None:
+    """Its mask could not be given back by another thread, and Ctrl-C would be lost for good."""
+    main = os.getpid()
+    wanted = word_of(numbers)
+    if threading.get_native_id() == main or not wanted & ~_mask_of(main, wanted):
+        return
+    names = " ".join(name_of(number) for number in sorted(numbers))
+    raise UnsupportedError(
+        f"signals.blocked {names}: the main thread does not block them, and no other thread can "
+        "see to that; do this in the main thread, or enter naru.signals.blocked() there first",
+        operation="signals.blocked",
+        address=names,
+    )
+
+
 def _other_threads() -> list[int]:
     own = threading.get_native_id()
     try:
@@ -105,7 +122,7 @@ def blocked(signals: Iterable[int] | int) -> Iterator[None]:
     What comes meanwhile stays pending: for wait(), for a SignalWatch, or, when the block is left,
     for whatever would have happened without it. Enter and leave it in the main thread, best before
     others start: a thread that exists already is made to block them, too, and goes on doing so
-    after the end of the block.
+    after the end of the block. Another thread may enter it for what the main thread blocks already.
 
     Programs that are started inside inherit the mask: see unblocked().
 
@@ -113,7 +130,8 @@ def blocked(signals: Iterable[int] | int) -> Iterator[None]:
         signals: numbers, 1..64.
 
     Raises:
-        UnsupportedError: SIGKILL, SIGSTOP; the faults of a thread (SIGSEGV, SIGBUS, SIGFPE, SIGILL).
+        UnsupportedError: SIGKILL, SIGSTOP; the faults of a thread (SIGSEGV, SIGBUS, SIGFPE,
+            SIGILL); not called in the main thread, which does not block them.
         ValueError: not a signal.
 
     Source: signal(7), pthread_sigmask(3).
