@@ -62,7 +62,8 @@ def wait(signals: Iterable[int] | int, timeout_s: float | None = None) -> Signal
 class SignalWatch:
     """Signals as something to read: blocked in all threads, pending until read().
 
-    Make and close it in the main thread, best before others start (blocked() says why). Each signal belongs to one watch: two would share it by chance.
+    Make and close it in the main thread, best before others start (blocked() says why). Each signal
+    belongs to one watch: two would share it by chance.
     """
 
     def __init__(
