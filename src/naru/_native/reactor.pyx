@@ -294,10 +294,11 @@ cdef class Loop:
         """True inside run()."""
         return self.running
 
-    def _close(self):
+    def close(self):
+        """Cancels everything. Idempotent. Raises RuntimeError in a callback of its own."""
         cdef nr_engine *engine = self.engine
         if engine == NULL:
-            return False
+            return
         if self.running:
             raise RuntimeError("a reactor is not closed by its own callback: stop() it first")
         for one in list(self.registrations):
@@ -308,7 +309,6 @@ cdef class Loop:
         self.orphans.clear()
         self.timers.clear()
         self.soon.clear()
-        return True
 
     def __del__(self):
         if self.engine != NULL:

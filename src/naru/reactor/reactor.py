@@ -456,7 +456,7 @@ class Reactor(Loop):
 
         Raises: RuntimeError: in a callback of its own; stop() first.
         """
-        self._close()
+        super().close()
         changes, self._changes = self._changes, None
         if changes is not None:
             changes.close()

@@ -34,7 +34,7 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-AnyProcess: TypeAlias = "int | HasPid | HasFileno"
+AnyProcess: TypeAlias = int | HasPid | HasFileno
 """A pid, an object that has one, or an object whose fileno() is a pidfd."""
 
 
