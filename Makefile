@@ -49,8 +49,9 @@ bench: $(VENV)/installed $(VENV)/peers ## naru, the C floor and the peers in one
 	$(BIN)/python benchmarks/import_time.py --json benchmarks/results/import-time.json
 	$(BIN)/python benchmarks/messages.py $(BENCH)
 
-soak: ## the long native tests: half an hour
+soak: $(VENV)/installed $(VENV)/extras ## the long tests: half an hour
 	native/tests/soak.sh
+	NARU_SOAK_EXAMPLES=2500 $(BIN)/python -m pytest tests/processes/test_proxy.py -k every_byte
 
 fuzz: ## libFuzzer on what reads untrusted bytes, FUZZ_S seconds each; needs clang
 	native/tests/fuzz.sh $(FUZZ_S)

@@ -45,6 +45,14 @@ static void drop_buffers(struct nr_connection *c)
         service->gathering = NULL;
 }
 
+/* A Unix socket knows no reset, and does not mind. */
+static void make_close_a_reset(int fd)
+{
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
 void nr_connection_cut(struct nr_connection *c, int reason)
 {
     struct nr_service *service = c->service;
@@ -52,6 +60,8 @@ void nr_connection_cut(struct nr_connection *c, int reason)
     if (c->phase == NR_ENDED)
         return;
     nr_service_enter(service);
+    if (reason < 0 && service->ops->breaks_off && !nr_engine_is_foreign(service->engine))
+        make_close_a_reset(c->fd);
     count_end(c, reason);
     c->phase = NR_ENDED;
     nr_timeouts_forget(c);
@@ -70,10 +80,8 @@ void nr_connection_cut(struct nr_connection *c, int reason)
 
 void nr_connection_reset(struct nr_connection *c, int reason)
 {
-    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-
-    if (c->phase != NR_ENDED) /* a Unix socket knows no reset, and does not mind */
-        (void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    if (c->phase != NR_ENDED)
+        make_close_a_reset(c->fd);
     nr_connection_cut(c, reason);
 }
 
@@ -315,6 +323,17 @@ static int add_source(struct nr_connection *c)
                          nr_connection_on_events, c, &c->source);
 }
 
+static int on_attempt_timer(struct nr_engine *, nr_timer, uint64_t missed, void *data);
+
+static int set_attempt_timer(struct nr_connection *c, uint64_t due_ns)
+{
+    struct nr_engine *engine = c->service->engine;
+
+    if (c->attempt->timer)
+        return nr_timer_move(engine, c->attempt->timer, due_ns);
+    return nr_timer_start(engine, due_ns, 0, on_attempt_timer, c, &c->attempt->timer);
+}
+
 static int try_connect(struct nr_connection *c)
 {
     struct nr_attempt *attempt = c->attempt;
@@ -328,7 +347,7 @@ static int try_connect(struct nr_connection *c)
     attempt->pause_ns *= 2;
     if (attempt->pause_ns > LONGEST_PAUSE_NS)
         attempt->pause_ns = LONGEST_PAUSE_NS;
-    return nr_timer_move(c->service->engine, attempt->timer, nr_os_now_ns() + attempt->pause_ns);
+    return set_attempt_timer(c, nr_os_now_ns() + attempt->pause_ns);
 }
 
 static int on_attempt_timer(struct nr_engine *engine, nr_timer timer, uint64_t missed, void *data)
@@ -337,13 +356,15 @@ static int on_attempt_timer(struct nr_engine *engine, nr_timer timer, uint64_t m
     struct nr_service *service = c->service;
     int result = -ETIMEDOUT;
 
+    (void)engine;
     (void)timer;
     (void)missed;
     nr_service_enter(service);
+    c->attempt->timer = 0; /* it has fired */
     if (!c->source && nr_os_now_ns() < c->attempt->deadline_ns)
         result = try_connect(c);
     if (result == 0 && c->source)
-        result = nr_timer_move(engine, c->attempt->timer, c->attempt->deadline_ns);
+        result = set_attempt_timer(c, c->attempt->deadline_ns);
     if (result < 0)
         nr_connection_cut(c, result);
     nr_service_leave(service);
@@ -431,14 +452,9 @@ static int begin_attempt(struct nr_connection *c, const struct sockaddr *address
     attempt->address_bytes = size;
     attempt->deadline_ns = deadline_ns;
     attempt->pause_ns = FIRST_PAUSE_NS / 2;
-    result = nr_timer_start(c->service->engine, deadline_ns, 0, on_attempt_timer, c,
-                            &attempt->timer);
-    if (result < 0) {
-        free(attempt);
-        return result;
-    }
     c->attempt = attempt;
-    return try_connect(c);
+    result = set_attempt_timer(c, deadline_ns);
+    return result < 0 ? result : try_connect(c);
 }
 
 int nr_service_connect(struct nr_service *service, int fd, const struct sockaddr *address,

@@ -282,16 +282,17 @@ int nr_engine_run_once(struct nr_engine *engine, uint64_t deadline_ns)
 static int run_turns(struct nr_engine *engine, uint64_t deadline_ns)
 {
     for (;;) {
-        int result = nr_engine_wait(engine, deadline_ns);
+        int result = 1;
 
+        if (nr_engine_take_stop(engine))
+            return result;
+        result = nr_engine_wait(engine, deadline_ns);
         if (result > 0)
             result = nr_engine_dispatch(engine);
         if (result < 0)
-            return result;
-        if (nr_engine_take_stop(engine))
-            return 1;
+            return result; /* a stop that came with it waits for the next run */
         if (deadline_ns != NR_FOREVER && nr_os_now_ns() >= deadline_ns)
-            return 0;
+            return nr_engine_take_stop(engine);
     }
 }
 

@@ -72,24 +72,17 @@ static int queue_parts(struct nr_connection *c, const struct iovec *parts, int c
     return nr_connection_update(c);
 }
 
-static int below_low_water(struct nr_connection *c)
+static bool is_below_low_water(const struct nr_connection *c)
 {
-    int result;
-
-    if (!c->choked || nr_connection_queued_bytes(c) > c->service->settings.low_water_bytes)
-        return 0;
-    c->choked = false;
-    result = nr_connection_update(c);
-    if (result < 0 || c->phase != NR_CONNECTED || !c->service->ops->on_writable)
-        return result;
-    result = c->service->ops->on_writable(c);
-    return result < 0 ? result : 0;
+    return nr_connection_queued_bytes(c) <= c->service->settings.low_water_bytes;
 }
 
 int nr_output_flush(struct nr_connection *c)
 {
     struct nr_output *output = c->output;
     ssize_t sent = nr_os_send(c->fd, output->bytes + output->first, output->last - output->first, 0);
+    bool was_choked = c->choked;
+    int result;
 
     if (sent == -EAGAIN)
         return 0;
@@ -100,10 +93,16 @@ int nr_output_flush(struct nr_connection *c)
     if (output->first == output->last) {
         free(output);
         c->output = NULL;
-        (void)nr_connection_update(c);
     }
     nr_timeouts_touch(c);
-    return below_low_water(c);
+    if (was_choked && is_below_low_water(c))
+        c->choked = false;
+    result = nr_connection_update(c);
+    if (result < 0 || c->choked == was_choked || c->phase != NR_CONNECTED ||
+        !c->service->ops->on_writable)
+        return result;
+    result = c->service->ops->on_writable(c);
+    return result < 0 ? result : 0;
 }
 
 /* ---- sending ---- */

@@ -328,10 +328,7 @@ static void end_pair(struct nr_connection *c)
     struct nr_connection *other = side_of(c)->other;
 
     /* What was lost must not look like a whole to anybody. */
-    if (side_of(c)->dead || side_of(other)->dead)
-        nr_connection_reset(c, -ECONNRESET);
-    else
-        nr_connection_cut(c, 0);
+    nr_connection_cut(c, side_of(c)->dead || side_of(other)->dead ? -ECONNRESET : 0);
 }
 
 static int move_both(struct nr_connection *c)
@@ -390,7 +387,7 @@ static int connect_target(struct nr_connection *client)
                                          &back, &side_of(client)->other);
     if (result < 0) {
         nr_count(&splice->statistics.pairs_failed, 1);
-        nr_connection_reset(client, result);
+        nr_connection_cut(client, result);
     }
     return 0;
 }
@@ -423,10 +420,7 @@ static void on_close(struct nr_connection *c, int reason)
         nr_count(&splice->statistics.pairs_failed, 1);
     else if (reason < 0)
         nr_count(&splice->statistics.aborts, 1);
-    if (reason < 0)
-        nr_connection_reset(other, reason);
-    else
-        nr_connection_cut(other, 0);
+    nr_connection_cut(other, reason);
 }
 
 static int on_admit(struct nr_service *service)
@@ -494,6 +488,7 @@ void nr_splice_read_statistics(const struct nr_splice *splice, struct nr_splice_
 const struct nr_protocol_ops nr_protocol_splice = {
     .name = "splice",
     .state_bytes = sizeof(struct side),
+    .breaks_off = true,
     .on_admit = on_admit,
     .on_open = on_open,
     .on_close = on_close,

@@ -55,11 +55,13 @@ kind="address, undefined"
 build "-fsanitize=address,undefined -fno-sanitize-recover=all"
 run 0 test_ring
 run 0 test_claims
+run 0 test_engine 3000 20000
+run 0 test_engine_services
 run 0 test_segment 1
 run 0 test_hostile_ring 2
 run 0 test_ring_processes 300
 run 0 test_ring_threads 500000 10000
-for target in fuzz_record fuzz_ring fuzz_segment; do
+for target in fuzz_frames fuzz_record fuzz_ring fuzz_segment; do
     run 0 $target "$corpus/$target"
 done
 
@@ -69,6 +71,8 @@ export TSAN_OPTIONS="halt_on_error=1 $(printenv TSAN_OPTIONS)"
 build "-fsanitize=thread"
 run 0 test_ring
 run 0 test_claims
+run 0 test_engine 2000 20000
+run 0 test_engine_services
 run 0 test_segment
 run 0 test_hostile_ring
 run 0 test_ring_processes 100

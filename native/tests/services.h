@@ -37,6 +37,7 @@ __attribute__((unused)) static int house_listener(int family, struct sockaddr_st
     REQUIRE(fd >= 0 && bind(fd, (struct sockaddr *)address, *size) == 0 && listen(fd, backlog) == 0);
     *size = sizeof *address;
     REQUIRE(getsockname(fd, (struct sockaddr *)address, size) == 0);
+    REQUIRE(fcntl(fd, F_SETFL, 0) == 0); /* some tests accept themselves */
     return fd;
 }
 

@@ -87,7 +87,7 @@ class Engine(native.Engine):
 
     def echo(self, *addresses: str | Address, **limits: Any) -> Service:
         """Sends every byte back. Returns: the service; `.addresses` has the ports chosen."""
-        return _listen_all(self.make_echo(**limits), addresses)
+        return _listen_all(self, self.make_echo(**limits), addresses)
 
     def proxy(
         self,
@@ -107,7 +107,7 @@ class Engine(native.Engine):
         service = self.make_proxy(
             _target_of(_parse(target)), connect_timeout_s=connect_timeout_s, **limits
         )
-        return _listen_all(service, addresses)
+        return _listen_all(self, service, addresses)
 
     def frames(
         self,
@@ -132,7 +132,7 @@ class Engine(native.Engine):
             max_message_bytes=max_message_bytes,
             **limits,
         )
-        return _listen_all(service, addresses)
+        return _listen_all(self, service, addresses)
 
     def statistics(self) -> EngineStatistics:
         """The loop's counters; from any thread, also while it runs."""
@@ -166,12 +166,13 @@ def _parse(address: str | Address) -> Address:
     return parsed
 
 
-def _listen_all(service: Service, addresses: tuple[str | Address, ...]) -> Service:
+def _listen_all(engine: Engine, service: Service, addresses: tuple[str | Address, ...]) -> Service:
     for address in addresses:
         parsed = _parse(address)
-        sock, real, close_name = (_listen_unix if parsed.transport == "unix" else _listen_tcp)(
-            parsed
-        )
+        if parsed.transport == "unix":
+            sock, real, close_name = _listen_unix(parsed)
+        else:
+            sock, real, close_name = _listen_tcp(parsed, engine.reuse_port)
         try:
             service.listen(sock, real, close_name)
         except BaseException:
@@ -193,12 +194,15 @@ def _listen_unix(address: Address) -> tuple[socket.socket, Address, Callable[[],
     return sock, address, close_name
 
 
-def _listen_tcp(address: Address) -> tuple[socket.socket, Address, Callable[[], object]]:
+def _listen_tcp(
+    address: Address, reuse_port: bool
+) -> tuple[socket.socket, Address, Callable[[], object]]:
     settings = TcpSettings.from_address(address)
     family, _, _, _, place = resolve(address, socket.SOCK_STREAM, "engine.listen", passive=True)[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         set_buffers(sock, settings.send_buffer_bytes, settings.receive_buffer_bytes)

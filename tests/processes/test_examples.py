@@ -22,6 +22,12 @@ PROMISES = {
         r"bob hears eve: hello from eve",
         r"nobody is left\ndrained: True",
     ],
+    "daemon_over_tcp.py": [
+        r"list: 200 \['web', 'cache'\]",
+        r"create: 201 \{'Id': 'c0de', 'Image': 'jobs'\}",
+        r"logs: 200 20000 lines",
+        r"proxy: naru: accepted=3 open=0 most_open=\d joined=3 target_failed=0 ended=6 broken=0 ",
+    ],
     "counted_loss.py": [
         r"sent 5000, received \d+, lost \d+, duplicates 0, reordered 0",
         r"every message is accounted for: True",

@@ -89,6 +89,9 @@ static inline void *nr_connection_state(struct nr_connection *connection)
 struct nr_protocol_ops {
     const char *name;
     uint32_t state_bytes; /* zeroed before on_open */
+    /* Whoever is cut for a reason gets a reset (TCP), so that a part is not taken for the whole: for
+     * streams that have no end of their own. */
+    bool breaks_off;
     /* Before a connection is accepted: 0, or -EMFILE and the like to let it wait. For protocols that
      * need another descriptor for each. */
     int (*on_admit)(struct nr_service *);
@@ -182,7 +185,7 @@ size_t nr_connection_queued_bytes(const struct nr_connection *);
 void nr_connection_close(struct nr_connection *);
 /* At once; on_close runs before this returns. */
 void nr_connection_cut(struct nr_connection *, int reason);
-/* At once, and over TCP with a reset: so that the peer does not take what it got for the whole. */
+/* At once, and over TCP with a reset. */
 void nr_connection_reset(struct nr_connection *, int reason);
 void nr_connection_pause_reading(struct nr_connection *);
 void nr_connection_resume_reading(struct nr_connection *);

@@ -6,6 +6,7 @@ views       Lease, Batch, View, Reservation: messages in place
 sending     Sender, receiving  Receiver: every verb
 ends        Channel, which is both
 opening     the functions that make ends, for the transports
+engine      Engine, Service: native protocols on one epoll loop
 system      segments, eventfds and message queues for the rendezvous
 core.pxd    the C declarations
 """

@@ -56,6 +56,8 @@ cdef extern from "naru/engine.h" nogil:
     int nr_engine_create(const nr_engine_settings *, nr_engine **)
     void nr_engine_destroy(nr_engine *)
     int nr_engine_run(nr_engine *, uint64_t deadline_ns)
+    int nr_engine_wait(nr_engine *, uint64_t deadline_ns)
+    int nr_engine_dispatch(nr_engine *)
     void nr_engine_stop(nr_engine *)
     void nr_engine_wake(nr_engine *)
     void nr_engine_on_wake(nr_engine *, nr_wake_callback, void *data)
@@ -169,12 +171,16 @@ cdef class Engine:
     Args:
         turn_s: After so long, ready connections that have not been served yet wait until the kernel
             was asked again for more urgent ones.
+        reuse_port: Its TCP listeners share their ports with those of other processes that say so, too;
+            the kernel deals the connections out (SO_REUSEPORT, socket(7)).
     """
     cdef nr_engine *core
-    cdef object calls, services, running, owner
+    cdef object calls, services, running
     cdef object __weakref__
 
-    def __cinit__(self, *, double turn_s=0.002):
+    cdef readonly bint reuse_port
+
+    def __cinit__(self, *, double turn_s=0.002, bint reuse_port=False):
         cdef nr_engine_settings settings
         memset(&settings, 0, sizeof(settings))
         settings.turn_ns = to_ns(turn_s)
@@ -183,15 +189,13 @@ cdef class Engine:
         self.calls = collections.deque()
         self.services = []
         self.running = None
-        self.owner = os.getpid()
-
-    def __dealloc__(self):
-        if self.core != NULL:
-            self._destroy()
+        self.reuse_port = reuse_port
 
     def __del__(self):
+        # Here and not in __dealloc__: it is part of a cycle, and by then its services are cleared.
         if self.core != NULL:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self._destroy()
 
     cdef _destroy(self):
         cdef Service service
@@ -203,6 +207,13 @@ cdef class Engine:
     cdef int admit(self) except -1:
         if self.core == NULL:
             raise errors.ClosedError("the engine is closed", operation="engine")
+        return 0
+
+    cdef int admit_change(self) except -1:
+        """What changes the engine is for the thread that runs it."""
+        self.admit()
+        if self.running is not None and self.running != threading.get_ident():
+            raise RuntimeError("the engine runs in another thread: use engine.call_soon()")
         return 0
 
     def __repr__(self):
@@ -240,7 +251,7 @@ cdef class Engine:
     def make_echo(self, **limits):
         """A service that sends every byte back. Returns: the Service, without a listener yet."""
         cdef nr_service_settings settings
-        self.admit()
+        self.admit_change()
         memset(&settings, 0, sizeof(settings))
         settings.protocol = &nr_protocol_echo
         return self._add(&settings, limits, "echo")
@@ -255,7 +266,7 @@ cdef class Engine:
         cdef nr_splice_target to
         cdef nr_splice *splice
         cdef Service service
-        self.admit()
+        self.admit_change()
         memset(&settings, 0, sizeof(settings))
         memset(&to, 0, sizeof(to))
         packed = pack_address(*target)
@@ -281,23 +292,24 @@ cdef class Engine:
         cdef nr_frames_settings frames
         cdef nr_frames *made
         cdef Service service
-        self.admit()
+        self.admit_change()
         memset(&settings, 0, sizeof(settings))
         memset(&frames, 0, sizeof(frames))
         frames.max_message_bytes = max_message_bytes or 16 << 20
         frames.on_frame = frame_came
         frames.on_open = frames_opened
         frames.on_close = frames_closed
-        calls = FramesCalls(on_message, on_open, on_close)
+        calls = _FramesCalls(on_message, on_open, on_close)
         frames.data = <void *>calls
         check(nr_frames_create(&frames, &made), "serve frames")
         settings.protocol = &nr_protocol_frames
         settings.context = made
-        limits.setdefault("input_limit_bytes", frames.max_message_bytes + 65536)
+        limits.setdefault("input_limit_bytes", min(frames.max_message_bytes + 65536, _MOST))
+        limits.setdefault("output_limit_bytes", min(2 * frames.max_message_bytes + (1 << 20), _MOST))
         service = self._add(&settings, limits, "frames")
         service.frames_core = made
         service.calls = calls
-        (<FramesCalls>calls).service = service
+        (<_FramesCalls>calls).service = service
         return service
 
     # ---- the loop ----
@@ -321,7 +333,7 @@ cdef class Engine:
         finally:
             self.running = None
 
-    def _run(self, uint64_t deadline):
+    cdef object _run(self, uint64_t deadline):
         cdef int result
         while True:
             with nogil:
@@ -404,7 +416,7 @@ cdef class Service:
     cdef nr_splice *splice
     cdef nr_frames *frames_core
     cdef Engine engine
-    cdef FramesCalls calls
+    cdef _FramesCalls calls
     cdef list closers
     cdef readonly str name
     cdef readonly list addresses
@@ -441,6 +453,7 @@ cdef class Service:
             address: What `addresses` shows; close_name: called when it listens no more.
         """
         self.admit()
+        self.engine.admit_change()
         check(nr_service_listen(self.core, sock.fileno()), "listen", address)
         sock.detach()
         self.addresses.append(address)
@@ -493,13 +506,14 @@ cdef class Service:
         return numbers
 
 
-LIMITS = frozenset({
+_MOST = 2**32 - 1
+_LIMITS = frozenset({
     "connection_limit", "accept_batch", "input_limit_bytes", "high_water_bytes", "low_water_bytes",
     "output_limit_bytes", "idle_timeout_s", "stall_timeout_s", "linger_timeout_s",
 })
 
 cdef int fill_limits(nr_service_settings *settings, dict limits) except -1:
-    unknown = set(limits) - LIMITS
+    unknown = set(limits) - _LIMITS
     if unknown:
         raise TypeError(f"no such limit: {', '.join(sorted(unknown))}")
     settings.connection_limit = limits.get("connection_limit") or 0
@@ -529,9 +543,50 @@ def pack_address(family, address):
             + socket.inet_pton(family, host.partition("%")[0]) + struct.pack("=I", scope))
 
 
+# ---- measuring ----
+
+cdef int do_nothing(nr_engine *engine, nr_source source, uint32_t events, void *data) noexcept nogil:
+    return 0
+
+
+cdef class Stopwatch:
+    """One turn of the loop, timed in C: for `naru bench scaling`."""
+    cdef nr_engine *core
+
+    def __cinit__(self):
+        check(nr_engine_create(NULL, &self.core), "create an engine")
+
+    def __dealloc__(self):
+        nr_engine_destroy(self.core)
+
+    def close(self):
+        """Gives its descriptors up."""
+        nr_engine_destroy(self.core)
+        self.core = NULL
+
+    def add(self, int fd):
+        """Watches a descriptor, which may be closed here while another process has it open."""
+        cdef nr_source source
+        check(nr_source_add(self.core, fd, NR_READABLE, NR_PRIORITY_FIRST, 0, do_nothing, NULL,
+                            &source), "watch a descriptor")
+
+    def wait_ns(self):
+        """Waits until something is ready, runs a callback in C. Returns: how long both took."""
+        cdef uint64_t began, ended
+        cdef int result
+        with nogil:
+            began = nr_os_now_ns()
+            result = nr_engine_wait(self.core, NR_FOREVER)
+            if result > 0:
+                result = nr_engine_dispatch(self.core)
+            ended = nr_os_now_ns()
+        check(result, "wait")
+        return ended - began
+
+
 # ---- frames ----
 
-cdef class FramesCalls:
+cdef class _FramesCalls:
     """The functions of a frames service, and the first error that one of them raised."""
     cdef object on_message, on_open, on_close
     cdef object error
@@ -563,6 +618,7 @@ cdef class FramesConnection:
     cdef nr_connection *find(self) except NULL:
         cdef nr_connection *found
         self.service.admit()
+        self.service.engine.admit_change()
         found = nr_service_find(self.service.core, self.number)
         if found == NULL:
             raise errors.PeerGoneError("the connection has ended", operation="send")
@@ -581,14 +637,14 @@ cdef class FramesConnection:
         nr_connection_close(self.find())
 
 
-cdef FramesConnection face_of(FramesCalls calls, nr_connection *connection):
+cdef FramesConnection face_of(_FramesCalls calls, nr_connection *connection):
     cdef FramesConnection face = FramesConnection.__new__(FramesConnection)
     face.service = calls.service
     face.number = nr_connection_number(connection)
     return face
 
 
-cdef int note_error(FramesCalls calls, object error) noexcept:
+cdef int note_error(_FramesCalls calls, object error) noexcept:
     """The connection is cut; run() raises it, and wakes to do so at once."""
     if calls.error is None:
         calls.error = error
@@ -598,7 +654,7 @@ cdef int note_error(FramesCalls calls, object error) noexcept:
 
 cdef int frame_came(nr_connection *connection, const uint8_t *data, size_t size,
                     void *context) noexcept with gil:
-    cdef FramesCalls calls = <FramesCalls>context
+    cdef _FramesCalls calls = <_FramesCalls>context
     try:
         calls.on_message(face_of(calls, connection),
                          PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size))
@@ -608,7 +664,7 @@ cdef int frame_came(nr_connection *connection, const uint8_t *data, size_t size,
 
 
 cdef int frames_opened(nr_connection *connection, void *context) noexcept with gil:
-    cdef FramesCalls calls = <FramesCalls>context
+    cdef _FramesCalls calls = <_FramesCalls>context
     try:
         if calls.on_open is not None:
             calls.on_open(face_of(calls, connection))
@@ -618,7 +674,7 @@ cdef int frames_opened(nr_connection *connection, void *context) noexcept with g
 
 
 cdef void frames_closed(nr_connection *connection, int reason, void *context) noexcept with gil:
-    cdef FramesCalls calls = <FramesCalls>context
+    cdef _FramesCalls calls = <_FramesCalls>context
     try:
         if calls.on_close is not None:
             calls.on_close(face_of(calls, connection),

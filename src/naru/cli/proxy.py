@@ -80,15 +80,16 @@ def command(
             connection_limit=connections,
             idle_timeout_s=idle_s or None,
         )
-        if not quiet:
-            _introduce(listen, service, limit)
-        signal.signal(signal.SIGUSR1, lambda *_: note(_summary(service)))
+        before = signal.signal(signal.SIGUSR1, lambda *_: note(_summary(engine, service)))
         try:
+            if not quiet:
+                _introduce(listen, service, limit)
             engine.run()
         finally:
+            signal.signal(signal.SIGUSR1, before)
             _drain(engine, service, drain_s)
             if not quiet:
-                note(_summary(service))
+                note(_summary(engine, service))
 
 
 def _introduce(listen: tuple[str, ...], service: Service, limit: int) -> None:
@@ -111,7 +112,7 @@ def _open(service: Service) -> int:
     return numbers["open"] + numbers["open_outgoing"]
 
 
-def _summary(service: Service) -> str:
+def _summary(engine: Engine, service: Service) -> str:
     """One line of name=number, in an order that stays."""
     numbers = service.statistics()
     shown = {
@@ -127,5 +128,6 @@ def _summary(service: Service) -> str:
         "spliced_bytes": numbers["spliced_bytes"],
         "pauses_at_limit": numbers["pauses_limit"],
         "pauses_without_descriptor": numbers["pauses_descriptors"],
+        "wakeups": engine.statistics().wakeups,
     }
     return " ".join(f"{name}={number}" for name, number in shown.items())
