@@ -55,8 +55,9 @@ profile: $(VENV)/installed ## the profile that is shipped, and its chart; a free
 	sed -i 's/"shipped": false/"shipped": true/' src/naru/choosing/shipped.json
 	$(BIN)/naru probe --show --file src/naru/choosing/shipped.json --plot docs/choosing.svg
 
-soak: ## the long native tests: half an hour
+soak: $(VENV)/installed $(VENV)/extras ## the long tests: half an hour
 	native/tests/soak.sh
+	NARU_SOAK_EXAMPLES=2500 $(BIN)/python -m pytest tests/processes/test_proxy.py -k every_byte
 
 fuzz: ## libFuzzer on what reads untrusted bytes, FUZZ_S seconds each; needs clang
 	native/tests/fuzz.sh $(FUZZ_S)

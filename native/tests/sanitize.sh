@@ -21,11 +21,12 @@ setarch -R true 2>/dev/null && fixed="setarch -R"
 
 # build FLAGS: the core and every program, into $work
 build() {
-    for source in "$native"/memory/*.c "$native"/os/*.c "$native"/transports/*.c; do
+    for source in "$native"/engine/*.c "$native"/memory/*.c "$native"/os/*.c "$native"/transports/*.c; do
         $cc $common $1 -c "$source" -o "$work/$(basename "$source" .c).o" || exit 1
     done
     for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
         "$here"/test_hostile_ring.c "$here"/test_broadcast*.c "$here"/test_endpoints.c \
+        "$here"/test_engine*.c \
         "$here"/fuzz_*.c; do
         $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" || exit 1
     done
@@ -55,6 +56,8 @@ kind="address, undefined"
 build "-fsanitize=address,undefined -fno-sanitize-recover=all"
 run 0 test_ring
 run 0 test_claims
+run 0 test_engine 3000 20000
+run 0 test_engine_services
 run 0 test_segment 1
 run 0 test_hostile_ring 2
 run 0 test_ring_processes 300
@@ -62,7 +65,7 @@ run 0 test_ring_threads 500000 10000
 run 0 test_endpoints 30000
 run 0 test_broadcast
 run 0 test_broadcast_threads 20000
-for target in fuzz_broadcast fuzz_record fuzz_ring fuzz_segment; do
+for target in fuzz_broadcast fuzz_frames fuzz_record fuzz_ring fuzz_segment; do
     run 0 $target "$corpus/$target"
 done
 
@@ -72,6 +75,8 @@ export TSAN_OPTIONS="halt_on_error=1 $(printenv TSAN_OPTIONS)"
 build "-fsanitize=thread"
 run 0 test_ring
 run 0 test_claims
+run 0 test_engine 2000 20000
+run 0 test_engine_services
 run 0 test_segment
 run 0 test_hostile_ring
 run 0 test_ring_processes 100

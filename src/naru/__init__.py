@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from naru.requests.pending import PendingReply
     from naru.requests.records import ClientStatistics, ServerStatistics
     from naru.requests.server import Server, serve
+    from naru.engine import Engine
+    from naru.reactor import Reactor
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener
@@ -90,6 +92,7 @@ __all__ = [
     "ClosedError",
     "CorruptedError",
     "Endpoint",
+    "Engine",
     "ForkedHandleError",
     "LimitError",
     "Listener",
@@ -104,6 +107,7 @@ __all__ = [
     "PendingReply",
     "ProtocolError",
     "Publisher",
+    "Reactor",
     "Receiver",
     "RemoteError",
     "Reply",
@@ -141,11 +145,13 @@ _LATE = {
     "Choice": "naru.choosing.policy",
     "Client": "naru.requests.client",
     "ClientStatistics": "naru.requests.records",
+    "Engine": "naru.engine",
     "Listener": "naru.transports.listener",
     "Needs": "naru.choosing.needs",
     "Peer": "naru.transports.contract",
-    "Publisher": "naru.publishing",
     "PendingReply": "naru.requests.pending",
+    "Publisher": "naru.publishing",
+    "Reactor": "naru.reactor",
     "Reply": "naru.requests.guests",
     "Request": "naru.requests.guests",
     "Selection": "naru.auto.channels",

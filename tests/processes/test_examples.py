@@ -22,6 +22,16 @@ PROMISES = {
         r"the clock went on beside them: True",
         r"the service was killed; everyone heard of it",
         r"its name is free for the next one: shm://naru-example-asyncio",
+    "chat.py": [
+        r"ann hears bob: hello from bob",
+        r"bob hears eve: hello from eve",
+        r"nobody is left\ndrained: True",
+    ],
+    "daemon_over_tcp.py": [
+        r"list: 200 \['web', 'cache'\]",
+        r"create: 201 \{'Id': 'c0de', 'Image': 'jobs'\}",
+        r"logs: 200 20000 lines",
+        r"proxy: naru: accepted=3 open=0 most_open=\d joined=3 target_failed=0 ended=6 broken=0 ",
     ],
     "counted_loss.py": [
         r"sent 5000, received \d+, lost \d+, duplicates 0, reordered 0",
@@ -34,6 +44,11 @@ PROMISES = {
     "http_over_unix.py": [
         r"status: HTTP/1\.[01] 200 OK",
         r"body: \{'path': '/containers/json', 'pid': \d+\}",
+    ],
+    "one_loop.py": [
+        *(rf"{kind}: " for kind in ("pipe", "socket", "queue", "channel", "timer", "file")),
+        r"child: exit 7",
+        r"SIGINT: good-bye\n\d+ callbacks, 0 errors, in one thread",
     ],
     "open_files.py": [
         r"keeper: a file with 0 names goes to Peer\(pid=\d+, ",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import mmap
+import subprocess
 from collections.abc import Iterator
 from typing import Any, NamedTuple, assert_type
 
@@ -16,6 +17,8 @@ import numpy.typing
 
 import naru
 from naru import aio
+from naru import signals
+from naru.reactor import Registration
 
 
 def making() -> None:
@@ -233,3 +236,27 @@ async def awaiting(synchronous: naru.Channel) -> None:
     with channel:  # type: ignore[attr-defined]
         pass
     aio.Channel("shm://orders")  # type: ignore[arg-type]
+def reactor(
+    channel: naru.Channel, receiver: naru.Receiver, process: subprocess.Popen[bytes]
+) -> None:
+    def hear(end: naru.Channel, message: bytes | None) -> None: ...
+
+    def gone(process: subprocess.Popen[bytes], code: int | None) -> None: ...
+
+    with naru.Reactor() as loop:
+        assert_type(loop, naru.Reactor)
+        assert_type(loop.on_message(channel, hear), Registration)
+        loop.on_message(receiver, hear)  # type: ignore[arg-type]
+        loop.on_exit(process, gone)
+        loop.on_exit(1, gone)  # type: ignore[arg-type]
+        loop.after("soon", print)  # type: ignore[arg-type]
+        assert_type(loop.run(), bool)
+        assert_type(loop.statistics().busy_s, float)
+        loop.statistics().turns = 0  # type: ignore[misc]
+
+
+def signals_as_messages() -> None:
+    assert_type(signals.wait({10}).value, int | None)
+    with signals.open_process(1) as handle:
+        signals.notify(handle, 10)
+    signals.notify("1", 10)  # type: ignore[arg-type]

@@ -27,6 +27,8 @@ LAYERS = [
     ("naru.auto",),
     ("naru.aio",),
     ("naru.requests",),
+    ("naru.channel", "naru.signals"),
+    ("naru.engine", "naru.reactor"),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),

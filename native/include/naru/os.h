@@ -34,6 +34,29 @@ ssize_t nr_os_read(int fd, void *buffer, size_t size);
 ssize_t nr_os_write_parts(int fd, const struct iovec *parts, int count);
 int nr_os_lock_byte_is_held(int fd, uint64_t offset); /* OFD write lock of another open file: 1, 0 */
 
+/* ---- events.c: epoll, timers, pipes, listening, limits ---- */
+struct epoll_event;
+int nr_os_epoll(void);                /* close-on-exec */
+int nr_os_epoll_change(int epoll, int operation, int fd, uint32_t events, uint64_t data);
+/* Like nr_os_sleep(): -EINTR is passed on. */
+int nr_os_epoll_wait(int epoll, struct epoll_event *events, int room, uint64_t timeout_ns);
+int nr_os_timer(void);                /* a timerfd of CLOCK_MONOTONIC */
+int nr_os_timer_set(int timer, uint64_t due_ns); /* absolute; NR_FOREVER: off. Unreads what expired */
+int nr_os_map_private(size_t size, void **mapped); /* zeroed again in a forked child */
+int nr_os_duplicate_onto(int fd, int number);      /* dup3, close-on-exec */
+int nr_os_accept(int fd);             /* nonblocking, close-on-exec */
+int nr_os_socket(int family);         /* a stream, nonblocking, close-on-exec */
+int nr_os_connect(int fd, const struct sockaddr *, socklen_t size); /* -EINPROGRESS */
+bool nr_os_is_own_peer(int fd);       /* a TCP socket that connected to itself */
+int nr_os_shutdown(int fd, int how);
+int nr_os_pipe(int *ends, size_t size_bytes); /* nonblocking, close-on-exec; of that size if allowed */
+ssize_t nr_os_splice(int from, int to, size_t size); /* SIGPIPE: the caller's care */
+int nr_os_spare(void);                /* a descriptor of /dev/null */
+int nr_os_hold_sigpipe(bool *pending_before); /* in this thread: 1 if it was not held back before */
+void nr_os_release_sigpipe(bool pending_before); /* and forgets the one that came meanwhile */
+/* RLIMIT_NOFILE: soft raised to hard. What it is now. */
+int64_t nr_os_raise_descriptor_limit(void);
+
 /* ---- sockets.c ---- */
 ssize_t nr_os_receive(int fd, void *buffer, size_t size, int flags);
 ssize_t nr_os_send(int fd, const void *data, size_t size, int flags);          /* MSG_NOSIGNAL added */

@@ -7,6 +7,7 @@ sending     Sender, receiving  Receiver: every verb
 ends        Channel, which is both
 opening     the functions that make ends, for the transports
 multiplexing  what a loop over many ends needs besides the verbs
+engine      Engine, Service: native protocols on one epoll loop
 system      segments, eventfds and message queues for the rendezvous
 core.pxd    the C declarations
 """

@@ -9,6 +9,11 @@ import os
 from naru import errors
 from naru._native.core cimport *
 
+cdef extern from "naru/changes.h" nogil:
+    int nr_os_inotify_open()
+    int nr_os_inotify_add(int fd, const char *path, uint32_t events)
+    int nr_os_inotify_remove(int fd, int watch)
+
 cdef int check(int result, str operation, object address) except -1:
     if result < 0:
         raise errors.from_errno(result, operation, address)
@@ -59,3 +64,22 @@ def mq_attributes(int queue):
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return depth, message_bytes, current
+
+
+def inotify_open():
+    """An inotify descriptor, nonblocking, close-on-exec. Raises LimitError."""
+    return check(nr_os_inotify_open(), "inotify", None)
+
+
+def inotify_add(int fd, path, uint32_t events):
+    """inotify_add_watch(2): the number of the watch. Raises OSError as the kernel says."""
+    cdef bytes encoded = os.fsencode(path)
+    cdef int result = nr_os_inotify_add(fd, encoded, events)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), path)
+    return result
+
+
+def inotify_remove(int fd, int watch):
+    """inotify_rm_watch(2). A watch that has ended by itself is no error."""
+    nr_os_inotify_remove(fd, watch)

@@ -12,6 +12,8 @@
     result    frozen records, JSON         table, plot   what people look at
     files     a result is written whole, or not at all
 
+    scaling   one wait with so many descriptors      connections   so many idle connections
+
 The chain: `plan.make_plan` -> `runner.run_plan` -> `result.Report` -> `table`, `plot`, JSON.
 Nothing here is imported by `import naru`.
 """

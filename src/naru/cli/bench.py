@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,8 +27,29 @@ __all__ = ["command", "contenders_for"]
 DEFAULT_REPEATS = 3
 DEFAULT_BUDGET_S = 100.0
 
+OTHERS = {"connections": "naru.cli.bench_engine", "scaling": "naru.cli.bench_engine"}
 
-@click.command("bench", short_help="Measure every transport of this machine, side by side.")
+
+class _Benches(click.Group):
+    """Imports another benchmark when it is called for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(OTHERS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in OTHERS:
+            return None
+        found: click.Command = getattr(importlib.import_module(OTHERS[name]), name)
+        return found
+
+
+@click.group(
+    "bench",
+    cls=_Benches,
+    invoke_without_command=True,
+    subcommand_metavar="[connections|scaling]",
+    short_help="Measure every transport of this machine, side by side.",
+)
 @click.option(
     "--transport",
     "transports",
@@ -92,7 +114,9 @@ DEFAULT_BUDGET_S = 100.0
 @click.option("--json", "json_path", metavar="FILE", help="Everything as JSON; '-': to stdout.")
 @click.option("--plot", "plot_path", metavar="FILE", help="A chart: .png or .svg.")
 @click.option("--quiet", is_flag=True, help="No table and no progress, for --json and --plot.")
+@click.pass_context
 def command(
+    context: click.Context,
     transports: list[str],
     sizes: list[int],
     modes: list[str],
@@ -114,6 +138,8 @@ def command(
         naru bench --mode all --size 64,1KiB,64KiB --plot here.png
         naru bench --transport shm,pipe --mode round-trip --wait spin
     """
+    if context.invoked_subcommand is not None:
+        return
     from naru.bench.runner import largest_messages, pick_cores, run_plan
 
     _check_files(json_path, plot_path)

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "choose": "Which transport is the best for these needs, and why.",
     "echo": "Listen, and send every message back.",
     "probe": "Measure this machine, for naru choose.",
+    "proxy": "Bytes from one address to another, both ways.",
     "receive": "Messages to standard output.",
     "request": "Send a request, print the reply.",
     "send": "Standard input to messages.",
