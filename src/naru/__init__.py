@@ -17,6 +17,7 @@ Map of the package (each layer knows only those below it):
     choosing/                      which transport: needs, profile, policy
     aio/                           the same verbs for asyncio: `from naru import aio`
     requests/                      serve, client: request and reply
+    reactor/ engine signals        one loop for everything; native protocols; signals as messages
     channel publishing             listen, connect, pair, sender, receiver; publisher, subscriber
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/

@@ -27,7 +27,7 @@ LAYERS = [
     ("naru.auto",),
     ("naru.aio",),
     ("naru.requests",),
-    ("naru.channel", "naru.signals"),
+    ("naru.signals",),
     ("naru.engine", "naru.reactor"),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
