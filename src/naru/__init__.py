@@ -69,14 +69,14 @@ if TYPE_CHECKING:
     from naru.choosing.front import choose
     from naru.choosing.needs import Needs
     from naru.choosing.policy import Choice
+    from naru.engine import Engine
     from naru.publishing import Publisher, Subscriber, Subscription, publisher, subscriber
+    from naru.reactor import Reactor
     from naru.requests.client import Client, client
     from naru.requests.guests import Reply, Request
     from naru.requests.pending import PendingReply
     from naru.requests.records import ClientStatistics, ServerStatistics
     from naru.requests.server import Server, serve
-    from naru.engine import Engine
-    from naru.reactor import Reactor
     from naru.statistics import Statistics
     from naru.transports.contract import Peer
     from naru.transports.listener import Listener

@@ -16,8 +16,7 @@ import numpy
 import numpy.typing
 
 import naru
-from naru import aio
-from naru import signals
+from naru import aio, signals
 from naru.reactor import Registration
 
 
@@ -236,6 +235,8 @@ async def awaiting(synchronous: naru.Channel) -> None:
     with channel:  # type: ignore[attr-defined]
         pass
     aio.Channel("shm://orders")  # type: ignore[arg-type]
+
+
 def reactor(
     channel: naru.Channel, receiver: naru.Receiver, process: subprocess.Popen[bytes]
 ) -> None:
