@@ -22,6 +22,7 @@ PROMISES = {
         r"the clock went on beside them: True",
         r"the service was killed; everyone heard of it",
         r"its name is free for the next one: shm://naru-example-asyncio",
+    ],
     "chat.py": [
         r"ann hears bob: hello from bob",
         r"bob hears eve: hello from eve",
