@@ -13,6 +13,7 @@
 Map of the package (each layer knows only those below it):
 
     cli  bench  testing            the command, `naru bench`, the conformance suite
+    files                          bytes moved without copying, huge files in windows
     channel                        listen, connect, pair, sender, receiver
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/

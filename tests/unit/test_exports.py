@@ -13,7 +13,7 @@ import pytest
 import naru
 import naru.testing
 
-PUBLIC_MODULES = ["naru", "naru.testing"]
+PUBLIC_MODULES = ["naru", "naru.files", "naru.testing"]
 
 # Where the public names of `naru` come from; functions for the transports stay where they are.
 SOURCES = {

@@ -22,6 +22,7 @@ LAYERS = [
     ("naru._native",),
     ("naru.transports",),
     ("naru.channel",),
+    ("naru.files",),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),

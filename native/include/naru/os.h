@@ -34,6 +34,16 @@ ssize_t nr_os_read(int fd, void *buffer, size_t size);
 ssize_t nr_os_write_parts(int fd, const struct iovec *parts, int count);
 int nr_os_lock_byte_is_held(int fd, uint64_t offset); /* OFD write lock of another open file: 1, 0 */
 
+/* ---- moving.c: between descriptors, without user space ----
+ * A blocking descriptor may hold these up for long: as with nr_os_sleep(), -EINTR is passed on. None of
+ * them lets SIGPIPE through. `offset`: where to read, and moved on; NULL: at the file's own position. */
+ssize_t nr_os_sendfile(int target, int source, int64_t *offset, size_t size);
+ssize_t nr_os_copy_range(int source, int64_t *offset, int target, size_t size);
+ssize_t nr_os_splice(int source, int64_t *offset, int target, size_t size); /* SPLICE_F_NONBLOCK */
+ssize_t nr_os_read_at(int fd, void *buffer, size_t size, int64_t offset);   /* -1: at the position */
+ssize_t nr_os_write(int fd, const void *data, size_t size);
+int nr_os_pipe(int ends[2], size_t size); /* nonblocking, close-on-exec; size is a wish */
+
 /* ---- sockets.c ---- */
 ssize_t nr_os_receive(int fd, void *buffer, size_t size, int flags);
 ssize_t nr_os_send(int fd, const void *data, size_t size, int flags);          /* MSG_NOSIGNAL added */
