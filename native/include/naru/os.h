@@ -76,6 +76,7 @@ int nr_os_barrier(void);
 
 /* ---- process.c ---- */
 int nr_os_cpu_count(void);            /* online in this machine, not in the affinity mask */
+int nr_os_die_with_parent(int signal_number); /* when the thread that forked us ends (prctl(2)) */
 int nr_os_catch_forks(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
 
 #endif

@@ -59,3 +59,13 @@ def mq_attributes(int queue):
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return depth, message_bytes, current
+
+
+def die_with_parent(int signal_number):
+    """This process gets a signal when the thread that started it ends. Raises OSError.
+
+    A parent that is gone already is not noticed: look at os.getppid() afterwards.
+    """
+    cdef int result = nr_os_die_with_parent(signal_number)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))

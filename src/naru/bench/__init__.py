@@ -11,6 +11,7 @@
     ends      an end of a naru transport   naive         the same mechanisms in plain Python
     result    frozen records, JSON         table, plot   what people look at
     files     a result is written whole, or not at all
+    file_rates  `naru bench files`: transfers and windows beside the usual ways
 
 The chain: `plan.make_plan` -> `runner.run_plan` -> `result.Report` -> `table`, `plot`, JSON.
 Nothing here is imported by `import naru`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -48,7 +49,33 @@ def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]
     return list(dict.fromkeys(SIZE.convert(text, option, context) for text in listed))
 
 
-@click.command("bench", short_help="Measure every transport of this machine, side by side.")
+_OTHERS = {"files": "Transfers, and looking through huge files."}
+
+
+class _Bench(click.Group):
+    """`naru bench` measures messages; its subcommands are imported when they are called for."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(_OTHERS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _OTHERS:
+            return None
+        command: click.Command = importlib.import_module(f"naru.cli.bench_{name}").command
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Other things to measure"):
+            formatter.write_dl(sorted(_OTHERS.items()))
+
+
+@click.group(
+    "bench",
+    cls=_Bench,
+    invoke_without_command=True,
+    subcommand_metavar="[files]",
+    short_help="Measure every transport of this machine, side by side.",
+)
 @click.option(
     "--transport",
     "transports",
@@ -113,7 +140,9 @@ def _sizes(context: click.Context, option: click.Parameter, texts: Sequence[str]
 @click.option("--json", "json_path", metavar="FILE", help="Everything as JSON; '-': to stdout.")
 @click.option("--plot", "plot_path", metavar="FILE", help="A chart: .png or .svg.")
 @click.option("--quiet", is_flag=True, help="No table and no progress, for --json and --plot.")
+@click.pass_context
 def command(
+    context: click.Context,
     transports: list[str],
     sizes: list[int],
     modes: list[str],
@@ -135,6 +164,8 @@ def command(
         naru bench --mode all --size 64,1KiB,64KiB --plot here.png
         naru bench --transport shm,pipe --mode round-trip --wait spin
     """
+    if context.invoked_subcommand is not None:
+        return
     from naru.bench.runner import largest_messages, pick_cores, run_plan
 
     _check_files(json_path, plot_path)

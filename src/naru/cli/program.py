@@ -25,16 +25,25 @@ import click
 from naru.errors import BadAddressError, NaruError
 from naru.version import __version__
 
-__all__ = ["COMMANDS", "run"]
+__all__ = ["COMMANDS", "module_of", "run"]
 
 COMMANDS: Mapping[str, str] = {
     "bench": "Measure every transport of this machine, side by side.",
+    "copy": "Bytes from a file or a socket to another, without copying them.",
+    "count": "The lines of huge files, quickly.",
     "echo": "Listen, and send every message back.",
+    "map-reduce": "A Python function over a huge file, in several processes.",
     "receive": "Messages to standard output.",
     "send": "Standard input to messages.",
     "transports": "What each transport can, on this machine.",
 }
 """Their one-line help, so that `naru --help` imports none of them."""
+
+
+def module_of(name: str) -> str:
+    """Where a command is."""
+    return f"naru.cli.{name.replace('-', '_')}"
+
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
@@ -49,7 +58,7 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"naru.cli.{name}").command
+        command: click.Command = importlib.import_module(module_of(name)).command
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

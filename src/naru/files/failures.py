@@ -57,7 +57,7 @@ def shortened(operation: str, place: object, offset: int, end: int, *, stream: b
         text = f'{operation} "{place}": it ended after {offset} of {end} bytes'
         return PeerGoneError(text, operation=operation, address=place, orderly=True)
     text = (
-        f'{operation} "{place}": the file ends at byte {offset}, not at {end}: it was truncated '
+        f'{operation} "{place}": the file ended at byte {offset} of {end}: it was truncated '
         "meanwhile; take it again from the beginning"
     )
     return CorruptedError(text, operation=operation, address=place)

@@ -69,7 +69,8 @@ class _Way:
         return self.ended or self.broken is not None
 
     def interest(self) -> tuple[int, int]:
-        if self.mover.waits_for_target:
+        # Held bytes may be left by a step that had spent its budget, without having asked to wait.
+        if self.mover.held_bytes or self.mover.waits_for_target:
             return self.target, select.POLLOUT
         return self.source, select.POLLIN
 
@@ -243,11 +244,15 @@ class Pump:
                 way.broken = failed(error, OPERATION, way.name, way.mover.moved_bytes)
                 if not isinstance(way.broken, PeerGoneError):
                     raise way.broken from error
+                if _has_hung_up(way.source):  # it takes nothing, either: why wait for the other?
+                    for each in self._ways:
+                        each.broken = each.broken or way.broken
                 return
             if moved is None:
                 return
             if moved == 0:
-                _tell_end(way)
+                if _tell_end(way) and way.target in self._blocking:
+                    self._blocking.remove(way.target)  # the number may be another file's soon
                 return
             self._steps += 1
             budget -= moved
@@ -299,6 +304,12 @@ def _fd_of(half: Any) -> int:
     return half if isinstance(half, int) else int(half.fileno())
 
 
+def _has_hung_up(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
+
+
 def _joined(wants: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """One entry a descriptor: a socket may be waited for in both directions."""
     events: dict[int, int] = {}
@@ -307,7 +318,8 @@ def _joined(wants: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     yield from events.items()
 
 
-def _tell_end(way: _Way) -> None:
+def _tell_end(way: _Way) -> bool:
+    """Returns: whether the target's descriptor was closed, which is all that ends a pipe."""
     way.ended = True
     way.mover.release()
     if not is_stream(way.target_kind):
@@ -315,9 +327,10 @@ def _tell_end(way: _Way) -> None:
             os.close(way.target_end)
         else:
             way.target_end.close()
-        return
+        return True
     try:
         with socket.socket(fileno=os.dup(way.target)) as ours:
             ours.shutdown(socket.SHUT_WR)
     except OSError:
         pass  # it is gone already: the other direction says so
+    return False

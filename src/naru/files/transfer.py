@@ -22,6 +22,8 @@ __all__ = ["Digest", "Transferred", "transfer"]
 OPERATION = "files.transfer"
 # A copy inside the kernel is not interrupted: between steps signals and `progress` have their turn.
 STEP_BYTES = 16 << 20
+# A step into a slow connection that blocks is long, and whoever watches wants to see it move.
+WATCHED_STEP_BYTES = 1 << 20
 # A pipe that polls writable takes so much without blocking (PIPE_BUF, pipe(7)).
 PIPE_PIECE_BYTES = 4096
 
@@ -179,12 +181,14 @@ def _run(
     timeout_s: float | None,
     digest: Digest | None,
 ) -> None:
+    slow = progress is not None and goal.kind != "file"
+    step_bytes = WATCHED_STEP_BYTES if slow else STEP_BYTES
     report = None if progress is None else lambda moved: progress(moved, due)
     asks_source = origin.blocks and origin.kind in ("pipe", "unix", "tcp", "device")
     asks_target = goal.blocks and goal.kind in ("pipe", "device") and timeout_s is not None
     try:
         with send_timeout(goal, timeout_s):
-            mover.run(STEP_BYTES, timeout_s, report, digest, asks_source, asks_target)
+            mover.run(step_bytes, timeout_s, report, digest, asks_source, asks_target)
     except TimeoutError as error:
         pair = f"{origin.name} to {goal.name}"
         raise timed_out(OPERATION, pair, timeout_s, mover.moved_bytes) from error

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from naru._native.scanning import Window
+from naru._native.system import die_with_parent
 from naru.errors import CorruptedError
 from naru.files.places import Place, Thing
 from naru.files.windows import Cutter, open_whole
@@ -71,6 +72,8 @@ def work(job: Job, spans: Connection, others: list[Connection]) -> None:
     """Until the parent says that there is no more, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # In the middle of a span nobody looks at the line: a function that waits would stay for ever.
+    die_with_parent(signal.SIGKILL)
     for other in others:  # of fork: the parent's sides, which would hide its end from the others
         other.close()
     parent = parent_process()
