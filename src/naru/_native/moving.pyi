@@ -1,11 +1,14 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from typing_extensions import disjoint_base
+
 METHODS: tuple[str, ...]
 
 class _Digest(Protocol):
     def update(self, data: memoryview, /) -> object: ...
 
+@disjoint_base
 class Mover:
     def __new__(
         cls,

@@ -16,13 +16,15 @@ import os
 from cpython.buffer cimport PyBuffer_FillInfo, PyObject_GetBuffer, PyBuffer_Release, PyBUF_SIMPLE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_RawMalloc, PyMem_RawFree
+from libc.stdlib cimport free
+from posix.stdlib cimport posix_memalign
 from cpython.memoryview cimport PyMemoryView_FromObject
 
 from naru import errors
 from naru._native.files cimport *
 
 cdef size_t FOUND_AT_ONCE = 1024
+cdef size_t PAGE_BYTES = 4096
 
 
 cdef class Memory:
@@ -31,13 +33,14 @@ cdef class Memory:
     cdef readonly size_t size_bytes
 
     def __cinit__(self, size_t size_bytes):
-        self.data = <uint8_t *>PyMem_RawMalloc(size_bytes or 1)
-        if self.data == NULL:
+        # By pages: the kernel copies into memory that malloc gives (16 bytes behind a page's begin) at
+        # a quarter of the rate.
+        if posix_memalign(<void **>&self.data, PAGE_BYTES, size_bytes or 1) != 0:
             raise MemoryError
         self.size_bytes = size_bytes
 
     def __dealloc__(self):
-        PyMem_RawFree(self.data)
+        free(self.data)
 
     def read_at(self, int fd, uint64_t offset, size_t begin, size_t size):
         """Fills [begin, begin + size) from the file's [offset, ...). Returns bytes; fewer at its end.

@@ -21,6 +21,8 @@ from naru.files.places import Place, Thing, open_source
 __all__ = ["RECORD_LIMIT_BYTES", "WINDOW_BYTES", "Cutter", "Windows", "count_lines", "windows"]
 
 WINDOW_BYTES = 1 << 20
+# What is only counted is read into less: it then leaves room for the file's pages in the cache.
+BLOCK_BYTES = 256 << 10
 RECORD_LIMIT_BYTES = 256 << 20
 PROGRESS_S = 0.1
 OPERATION = "files.windows"
@@ -268,7 +270,7 @@ def _split(end: int, threads: int) -> list[tuple[int, int]]:
 def _count(
     place: Place, begin: int, end: int, byte: int, progress: Callable[[int], object] | None = None
 ) -> int:
-    count, came_to = count_in_file(place.fd, begin, end, byte, WINDOW_BYTES, progress)
+    count, came_to = count_in_file(place.fd, begin, end, byte, BLOCK_BYTES, progress)
     if came_to < end:
         raise shortened("files.count_lines", place.name, came_to, end, stream=False)
     return count
