@@ -320,8 +320,8 @@ def test_87_a_stream_that_ends_before_count(folder: Path) -> None:
 
 def interrupted(events: Events, path: str) -> None:
     far, near = socket_pair()
-    events.tell("begin")
     try:
+        events.tell("begin")
         transfer(path, near)  # nobody reads
     except KeyboardInterrupt:
         events.tell("interrupted", free=far.recv(1) == b"\0")
@@ -332,7 +332,7 @@ def test_87_ctrl_c_while_the_receiver_is_stopped(long: Path) -> None:
 
     with Child.run(interrupted, os.fspath(long)) as child:
         child.expect("begin")
-        until_sleeping(child.pid)
+        until_sleeping(child.pid, pid=child.pid)
         child.send_signal(signal.SIGINT)
         assert child.expect("interrupted")["free"]
         assert child.wait() == 0

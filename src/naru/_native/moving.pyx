@@ -114,6 +114,7 @@ cdef class Mover:
                     moved = nr_transfer_step(&self.core, step_bytes)
             if moved == 0:
                 return
+            PyErr_CheckSignals()  # before the wait: one that came just before the step is seen now
             if moved == -EAGAIN:
                 self.wait(self.core.waits_for, patience_ns)
             elif moved > 0:
@@ -121,7 +122,6 @@ cdef class Mover:
                     progress(self.core.moved)
             elif moved != -EINTR:
                 fail(moved)
-            PyErr_CheckSignals()
 
     cdef Py_ssize_t step_with(self, digest, size_t step_bytes) except? -1:
         cdef Py_ssize_t got

@@ -18,6 +18,8 @@ from naru.errors import NaruError, UnsupportedError
 from naru.files.failures import failed
 from naru.files.kinds import Kind, is_stream, kind_of
 
+SIGNALS_S = 1.0
+
 __all__ = ["HasFileno", "Place", "Thing", "open_source", "open_target", "send_timeout"]
 
 
@@ -152,17 +154,19 @@ def _name_of(thing: Thing) -> str:
 
 @contextmanager
 def send_timeout(place: Place, timeout_s: float | None) -> Iterator[None]:
-    """sendfile(2) into a blocking socket gives up after `timeout_s`; what was set comes back.
+    """sendfile(2) into a blocking socket gives up after `timeout_s`, and once a second in any case,
+    because a signal that came just before it does not interrupt it. What was set comes back.
 
     O_NONBLOCK would do it, too, but belongs to the open file: another thread that receives on the
     same socket would meet it.
     """
-    if timeout_s is None or not place.blocks or not is_stream(place.kind):
+    if not place.blocks or not is_stream(place.kind):
         yield
         return
     with socket.socket(fileno=os.dup(place.fd)) as ours:
         before = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
-        whole_s, rest_us = divmod(max(1, int(timeout_s * 1e6)), 1_000_000)
+        limit_s = SIGNALS_S if timeout_s is None else min(timeout_s, SIGNALS_S)
+        whole_s, rest_us = divmod(max(1, int(limit_s * 1e6)), 1_000_000)
         wanted = struct.pack("ll", whole_s, rest_us)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wanted)
         try:
