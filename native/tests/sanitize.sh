@@ -21,12 +21,13 @@ setarch -R true 2>/dev/null && fixed="setarch -R"
 
 # build FLAGS: the core and every program, into $work
 build() {
-    for source in "$native"/engine/*.c "$native"/memory/*.c "$native"/os/*.c "$native"/transports/*.c; do
+    for source in "$native"/engine/*.c "$native"/files/*.c "$native"/memory/*.c "$native"/os/*.c \
+        "$native"/transports/*.c; do
         $cc $common $1 -c "$source" -o "$work/$(basename "$source" .c).o" || exit 1
     done
     for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
         "$here"/test_hostile_ring.c "$here"/test_broadcast*.c "$here"/test_endpoints.c \
-        "$here"/test_engine*.c \
+        "$here"/test_engine*.c "$here"/test_files.c \
         "$here"/fuzz_*.c; do
         $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" || exit 1
     done
@@ -58,6 +59,7 @@ run 0 test_ring
 run 0 test_claims
 run 0 test_engine 3000 20000
 run 0 test_engine_services
+run 0 test_files
 run 0 test_segment 1
 run 0 test_hostile_ring 2
 run 0 test_ring_processes 300

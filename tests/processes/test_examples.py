@@ -34,6 +34,12 @@ PROMISES = {
         r"logs: 200 20000 lines",
         r"proxy: naru: accepted=3 open=0 most_open=\d joined=3 target_failed=0 ended=6 broken=0 ",
     ],
+    "access_log.py": [
+        r"200000 lines, 199996 of them good, 4 errors",
+        r"all of them looked at: True",
+        r"at byte \d+: b' 500 '",
+        r"a copy of \d{7} bytes by (copy_file_range|sendfile|read_write)",
+    ],
     "counted_loss.py": [
         r"sent 5000, received \d+, lost \d+, duplicates 0, reordered 0",
         r"every message is accounted for: True",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import mmap
 import subprocess
+import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple, assert_type
 
@@ -18,6 +19,16 @@ import numpy.typing
 import naru
 from naru import aio, signals
 from naru.reactor import Registration
+from naru.files import (
+    Pump,
+    PumpStatistics,
+    Transferred,
+    Window,
+    count_lines,
+    map_reduce,
+    transfer,
+    windows,
+)
 
 
 def making() -> None:
@@ -261,3 +272,23 @@ def signals_as_messages() -> None:
     with signals.open_process(1) as handle:
         signals.notify(handle, 10)
     signals.notify("1", 10)  # type: ignore[arg-type]
+def files() -> None:
+    done = transfer("from", "to", offset=0, count=None, progress=lambda done, whole: None)
+    assert_type(done, Transferred)
+    assert_type(done.bytes, int)
+    for window in windows("file", b"\n", size_bytes=1 << 20):
+        assert_type(window, Window)
+        assert_type(window.count_lines(), int)
+        assert_type(bytes(window), bytes)
+        assert_type(window.find_all(b"x"), array.array[int])
+        for line in window.lines():
+            assert_type(line, memoryview)
+    assert_type(count_lines("file", threads=2), int)
+    left, right = socket.socketpair()
+    with Pump(left, right, idle_timeout_s=1.0) as pump:
+        assert_type(pump.run(), PumpStatistics)
+        assert_type(pump.wants(), list[tuple[int, int]])
+    map_reduce("file", lambda window: window.count(b"x"), lambda total, part: total + part)
+
+    transfer("from")  # type: ignore[call-arg]
+    windows("file", "\n")  # type: ignore[arg-type]

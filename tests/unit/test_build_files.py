@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 # Which build file answers for which files: the folders below its own, and their endings.
 BUILD_FILES = {
     "src/naru/meson.build": (("src/naru",), (".py", ".pyi", ".pyx", "py.typed")),
-    "native/meson.build": (("native/memory", "native/os", "native/transports"), (".c",)),
+    "native/meson.build": (
+        ("native/files", "native/memory", "native/os", "native/transports"),
+        (".c",),
+    ),
     "native/tests/meson.build": (("native/tests",), (".c",)),
     "benchmarks/floor/meson.build": (("benchmarks/floor",), (".c",)),
 }

@@ -261,7 +261,7 @@ def test_every_option_of_the_command_is_described() -> None:
     program = importlib.import_module("naru.cli.program")
     for name in program.COMMANDS:
         assert f"`naru {name}" in text
-        command = importlib.import_module(f"naru.cli.{name}").command
+        command = importlib.import_module(program.module_of(name)).command
         options = {word for one in command.params for word in (*one.opts, *one.secondary_opts)}
         missing = {word for word in options if word.startswith("-") and f"`{word}" not in text}
         assert missing == set(), name

@@ -29,6 +29,8 @@ LAYERS = [
     ("naru.requests",),
     ("naru.signals",),
     ("naru.engine", "naru.reactor"),
+    ("naru.channel",),
+    ("naru.files",),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),

@@ -56,6 +56,14 @@ int nr_os_hold_sigpipe(bool *pending_before); /* in this thread: 1 if it was not
 void nr_os_release_sigpipe(bool pending_before); /* and forgets the one that came meanwhile */
 /* RLIMIT_NOFILE: soft raised to hard. What it is now. */
 int64_t nr_os_raise_descriptor_limit(void);
+/* ---- transfers.c: between descriptors, without user space ----
+ * A blocking descriptor may hold these up for long: as with nr_os_sleep(), -EINTR is passed on. None of
+ * them lets SIGPIPE through. `offset`: where to read, and moved on; NULL: at the file's own position. */
+ssize_t nr_os_sendfile(int target, int source, int64_t *offset, size_t size);
+ssize_t nr_os_copy_range(int source, int64_t *offset, int target, size_t size);
+ssize_t nr_os_splice_at(int source, int64_t *offset, int target, size_t size); /* SPLICE_F_NONBLOCK */
+ssize_t nr_os_read_at(int fd, void *buffer, size_t size, int64_t offset);   /* -1: at the position */
+ssize_t nr_os_write(int fd, const void *data, size_t size);
 
 /* ---- sockets.c ---- */
 ssize_t nr_os_receive(int fd, void *buffer, size_t size, int flags);
@@ -90,6 +98,7 @@ int nr_os_barrier(void);
 
 /* ---- process.c ---- */
 int nr_os_cpu_count(void);            /* online in this machine, not in the affinity mask */
+int nr_os_die_with_parent(int signal_number); /* when the thread that forked us ends (prctl(2)) */
 int nr_os_catch_forks(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
 
 #endif

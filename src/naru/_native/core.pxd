@@ -22,6 +22,7 @@ cdef extern from "naru/os.h" nogil:
     int nr_os_mq_unlink(const char *name)
     int nr_os_mq_attributes(int queue, long *depth, long *message_bytes, long *current)
     int nr_os_barrier_register()
+    int nr_os_die_with_parent(int signal_number)
 
 cdef extern from "naru/claims.h" nogil:
     cdef struct nr_claims:

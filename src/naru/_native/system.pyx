@@ -83,3 +83,13 @@ def inotify_add(int fd, path, uint32_t events):
 def inotify_remove(int fd, int watch):
     """inotify_rm_watch(2). A watch that has ended by itself is no error."""
     nr_os_inotify_remove(fd, watch)
+
+
+def die_with_parent(int signal_number):
+    """This process gets a signal when the thread that started it ends. Raises OSError.
+
+    A parent that is gone already is not noticed: look at os.getppid() afterwards.
+    """
+    cdef int result = nr_os_die_with_parent(signal_number)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))

@@ -11,6 +11,7 @@
     ends      an end of a naru transport   naive         the same mechanisms in plain Python
     result    frozen records, JSON         table, plot   what people look at
     files     a result is written whole, or not at all
+    file_rates  `naru bench files`: transfers and windows beside the usual ways
 
     scaling   one wait with so many descriptors      connections   so many idle connections
 

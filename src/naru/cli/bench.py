@@ -27,7 +27,12 @@ __all__ = ["command", "contenders_for"]
 DEFAULT_REPEATS = 3
 DEFAULT_BUDGET_S = 100.0
 
-OTHERS = {"connections": "naru.cli.bench_engine", "scaling": "naru.cli.bench_engine"}
+# name: (module, its command there, what it measures)
+OTHERS = {
+    "connections": ("naru.cli.bench_engine", "connections", "What an idle connection costs."),
+    "files": ("naru.cli.bench_files", "command", "Transfers, and looking through huge files."),
+    "scaling": ("naru.cli.bench_engine", "scaling", "Waiting for one of many descriptors."),
+}
 
 
 class _Benches(click.Group):
@@ -39,15 +44,20 @@ class _Benches(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in OTHERS:
             return None
-        found: click.Command = getattr(importlib.import_module(OTHERS[name]), name)
+        module, attribute, _ = OTHERS[name]
+        found: click.Command = getattr(importlib.import_module(module), attribute)
         return found
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Other things to measure"):
+            formatter.write_dl([(name, words) for name, (_, _, words) in sorted(OTHERS.items())])
 
 
 @click.group(
     "bench",
     cls=_Benches,
     invoke_without_command=True,
-    subcommand_metavar="[connections|scaling]",
+    subcommand_metavar="[connections|files|scaling]",
     short_help="Measure every transport of this machine, side by side.",
 )
 @click.option(

@@ -25,12 +25,15 @@ import click
 from naru.errors import BadAddressError, NaruError
 from naru.version import __version__
 
-__all__ = ["COMMANDS", "run"]
+__all__ = ["COMMANDS", "module_of", "run"]
 
 COMMANDS: Mapping[str, str] = {
     "bench": "Measure every transport of this machine, side by side.",
     "choose": "Which transport is the best for these needs, and why.",
+    "copy": "Bytes from a file or a socket to another, without copying them.",
+    "count": "The lines of huge files, quickly.",
     "echo": "Listen, and send every message back.",
+    "map-reduce": "A Python function over a huge file, in several processes.",
     "probe": "Measure this machine, for naru choose.",
     "proxy": "Bytes from one address to another, both ways.",
     "receive": "Messages to standard output.",
@@ -39,6 +42,12 @@ COMMANDS: Mapping[str, str] = {
     "transports": "What each transport can, on this machine.",
 }
 """Their one-line help, so that `naru --help` imports none of them."""
+
+
+def module_of(name: str) -> str:
+    """Where a command is."""
+    return f"naru.cli.{name.replace('-', '_')}"
+
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
@@ -53,7 +62,7 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"naru.cli.{name}").command
+        command: click.Command = importlib.import_module(module_of(name)).command
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

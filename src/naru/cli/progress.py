@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["InputMeter", "WorkMeter"]
+__all__ = ["BytesMeter", "InputMeter", "WorkMeter"]
 
 PATIENCE_S = 1.0
 REFRESH_S = 0.1
@@ -51,22 +51,20 @@ class _Meter:
             self._bar.stop()
 
 
-class InputMeter(_Meter):
-    """Bytes of standard input that were read; with its size when it is a file."""
+class BytesMeter(_Meter):
+    """Bytes that are done, and how fast; with a share of the whole where that is known."""
 
-    def __init__(self) -> None:
-        super().__init__(_is_terminal(sys.stderr) and not _is_terminal(sys.stdin))
-        self._read_bytes = 0
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__(_is_terminal(sys.stderr) and not quiet)
 
-    def add(self, count: int) -> None:
-        self._read_bytes += count
+    def show(self, done: int, whole: int | None) -> None:
         if not self._is_due():
             return
         if self._bar is None:
-            self._start()
-        self._bar.update(self._task, completed=self._read_bytes, refresh=True)
+            self._start(whole)
+        self._bar.update(self._task, completed=done, refresh=True)
 
-    def _start(self) -> None:
+    def _start(self, whole: int | None) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -76,14 +74,28 @@ class InputMeter(_Meter):
             TransferSpeedColumn,
         )
 
-        status = os.fstat(sys.stdin.fileno())
-        total = status.st_size if stat.S_ISREG(status.st_mode) else None
         self._bar = Progress(
             BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
             console=Console(stderr=True), auto_refresh=False, transient=True,
         )  # fmt: skip
-        self._task = self._bar.add_task("", total=total)
+        self._task = self._bar.add_task("", total=whole)
         self._bar.start()
+
+
+class InputMeter(BytesMeter):
+    """Bytes of standard input that were read; with its size when it is a file."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=_is_terminal(sys.stdin))
+        self._read_bytes = 0
+
+    def add(self, count: int) -> None:
+        self._read_bytes += count
+        self.show(self._read_bytes, None)
+
+    def _start(self, whole: int | None) -> None:
+        status = os.fstat(sys.stdin.fileno())
+        super()._start(status.st_size if stat.S_ISREG(status.st_mode) else None)
 
 
 class WorkMeter(_Meter):
