@@ -19,9 +19,7 @@ Map of the package (each layer knows only those below it):
     requests/                      serve, client: request and reply
     reactor/ engine signals        one loop for everything; native protocols; signals as messages
     channel publishing             listen, connect, pair, sender, receiver; publisher, subscriber
-    cli  bench  testing            the command, `naru bench`, the conformance suite
-    files                          bytes moved without copying, huge files in windows
-    channel                        listen, connect, pair, sender, receiver
+    files/                         bytes moved without copying, huge files in windows
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/
     codec/                         objects and arrays as messages

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import array
 import mmap
-import subprocess
 import socket
+import subprocess
 from collections.abc import Iterator
 from typing import Any, NamedTuple, assert_type
 
@@ -18,7 +18,6 @@ import numpy.typing
 
 import naru
 from naru import aio, signals
-from naru.reactor import Registration
 from naru.files import (
     Pump,
     PumpStatistics,
@@ -29,6 +28,7 @@ from naru.files import (
     transfer,
     windows,
 )
+from naru.reactor import Registration
 
 
 def making() -> None:
@@ -272,6 +272,8 @@ def signals_as_messages() -> None:
     with signals.open_process(1) as handle:
         signals.notify(handle, 10)
     signals.notify("1", 10)  # type: ignore[arg-type]
+
+
 def files() -> None:
     done = transfer("from", "to", offset=0, count=None, progress=lambda done, whole: None)
     assert_type(done, Transferred)

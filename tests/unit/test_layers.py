@@ -29,7 +29,6 @@ LAYERS = [
     ("naru.requests",),
     ("naru.signals",),
     ("naru.engine", "naru.reactor"),
-    ("naru.channel",),
     ("naru.files",),
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
