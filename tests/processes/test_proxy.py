@@ -140,7 +140,8 @@ def test_every_byte_both_ways_whatever_the_ends_do(kind: str) -> None:
 
             check()
             numbers = await_counters(started, lambda numbers: numbers["open"] == 0)
-            assert numbers["joined"] == numbers["accepted"]
+            # one that broke before its target had answered is not joined
+            assert 0 < numbers["joined"] <= numbers["accepted"]
             assert numbers["target_failed"] == 0
 
 
