@@ -180,8 +180,12 @@ def proxied(
 
 def cpu_ns(pid: int) -> int:
     """Of a process and its children that live."""
-    total = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    try:
+        total = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return 0  # a child that has just ended: that of the visit before
+    for child in children:
         total += cpu_ns(int(child))
     return total
 

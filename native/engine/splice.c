@@ -122,7 +122,8 @@ static void drop_held(struct nr_splice *splice, struct side *side)
 }
 
 /* The other side takes no more. Its own direction may go on; this one's sender is told as far as its
- * socket can (Unix: EPIPE), and is read no more. */
+ * socket can (Unix: EPIPE), and is read no more. Not after ECONNRESET: that is said once, and the next
+ * read would take the break for an end. */
 static void give_up(struct nr_connection *from)
 {
     struct side *side = side_of(from);
@@ -131,8 +132,6 @@ static void give_up(struct nr_connection *from)
     drop_held(splice_of(from), side);
     (void)nr_os_shutdown(from->fd, SHUT_RD);
 }
-
-static bool is_gone(ssize_t result) { return result == -EPIPE || result == -ECONNRESET; }
 
 static ssize_t write_held(struct nr_connection *from, struct nr_connection *to)
 {
@@ -169,7 +168,7 @@ static int deliver(struct nr_connection *from, struct nr_connection *to)
             target->writable = false;
             return 0;
         }
-        if (is_gone(sent)) {
+        if (sent == -EPIPE) {
             give_up(from);
             return 0;
         }
@@ -199,7 +198,7 @@ static int pass_copied(struct nr_connection *from, struct nr_connection *to, con
     ssize_t sent = side_of(to)->writable ? nr_os_send(to->fd, bytes, size, 0) : -EAGAIN;
 
     nr_count(&splice_of(from)->statistics.copied_bytes, size);
-    if (is_gone(sent)) {
+    if (sent == -EPIPE) {
         give_up(from);
         return 0;
     }

@@ -43,6 +43,16 @@ int nr_os_pidfd_queue(int pidfd, int number, int32_t value)
     return syscall(SYS_pidfd_send_signal, pidfd, number, &info, 0) < 0 ? -errno : 0;
 }
 
+/* A thread other than the main one may not repeat what kill(2) or the kernel said, whose codes are not
+ * negative: sent on, they are these. */
+#define SENT_ON (-7800)
+#define MOST_CODE 255
+
+static int32_t true_code(int32_t code)
+{
+    return code <= SENT_ON && code >= SENT_ON - MOST_CODE ? SENT_ON - code : code;
+}
+
 int nr_os_signal_wait(uint64_t set, uint64_t timeout_ns, struct nr_signal *signal)
 {
     struct timespec time = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
@@ -54,7 +64,7 @@ int nr_os_signal_wait(uint64_t set, uint64_t timeout_ns, struct nr_signal *signa
     if (sigtimedwait(&wanted, &info, timeout_ns == NR_FOREVER ? NULL : &time) < 0)
         return -errno;
     *signal = (struct nr_signal){.number = info.si_signo,
-                                 .code = info.si_code,
+                                 .code = true_code(info.si_code),
                                  .pid = info.si_pid,
                                  .uid = (int32_t)info.si_uid,
                                  .value = info.si_value.sival_int};
@@ -84,7 +94,7 @@ int nr_os_signalfd_read(int fd, struct nr_signal *signals, int limit)
     count = (int)((size_t)size / sizeof got[0]);
     for (int i = 0; i < count; i++)
         signals[i] = (struct nr_signal){.number = (int32_t)got[i].ssi_signo,
-                                        .code = got[i].ssi_code,
+                                        .code = true_code(got[i].ssi_code),
                                         .pid = (int32_t)got[i].ssi_pid,
                                         .uid = (int32_t)got[i].ssi_uid,
                                         .value = got[i].ssi_int};
@@ -103,12 +113,10 @@ static void block_and_send_on(int number, siginfo_t *info, void *context)
     (void)sigaddset(&interrupted->uc_sigmask, number); /* from the end of this handler on */
     if (info->si_code == BLOCK_HERE)
         return;
-    if (syscall(SYS_rt_sigqueueinfo, getpid(), number, info) < 0 && errno == EPERM) {
-        /* Only the main thread may repeat what kill(2) or the kernel said. */
-        info->si_code = SI_QUEUE;
-        if (syscall(SYS_rt_sigqueueinfo, getpid(), number, info) < 0)
-            (void)kill(getpid(), number); /* the queue is full: without its sender, but not lost */
-    }
+    if (info->si_code >= 0 && info->si_code <= MOST_CODE)
+        info->si_code = SENT_ON - info->si_code;
+    if (syscall(SYS_rt_sigqueueinfo, getpid(), number, info) < 0)
+        (void)kill(getpid(), number); /* the queue is full: without its sender, but not lost */
     errno = error;
 }
 

@@ -140,7 +140,8 @@ def test_every_byte_both_ways_whatever_the_ends_do(kind: str) -> None:
 
             check()
             numbers = await_counters(started, lambda numbers: numbers["open"] == 0)
-            assert numbers["joined"] == numbers["accepted"]
+            # one that broke before its target had answered is not joined
+            assert 0 < numbers["joined"] <= numbers["accepted"]
             assert numbers["target_failed"] == 0
 
 
@@ -327,8 +328,9 @@ def test_second_signal_ends_the_drain() -> None:
                 assert ask(sock, b"x") == b"x"
                 started.send_signal(signal.SIGTERM)
                 with pytest.raises(ConnectionRefusedError):
-                    while True:  # until it listens no more
-                        visit(place).close()
+                    while True:  # until it listens no more; who waited in its queue is reset
+                        with contextlib.suppress(ConnectionResetError):
+                            visit(place).close()
                 started.send_signal(signal.SIGTERM)
                 assert ended(started)[0] == 143
                 with pytest.raises(ConnectionResetError):

@@ -223,6 +223,31 @@ def test_a_thread_from_before_does_not_take_it(dispositions: object) -> None:
             thread.join()
 
 
+@pytest.mark.parametrize("number", [USR1, signal.SIGCHLD, RT])
+def test_a_thread_that_unblocks_it_by_itself_hands_it_on(dispositions: object, number: int) -> None:
+    """With its sender, and as it was sent."""
+    ready, leave = threading.Event(), threading.Event()
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        ready.set()
+        leave.wait()
+
+    thread = threading.Thread(target=unblock)
+    with signals.SignalWatch(number) as watch, selectors.DefaultSelector() as loop:
+        loop.register(watch, selectors.EVENT_READ)
+        thread.start()
+        ready.wait()
+        os.kill(os.getpid(), number)
+        came: list[Signal] = []
+        while not came:  # readable, then that thread's for a moment, then readable again
+            loop.select(1)
+            came = watch.read()
+        leave.set()
+        thread.join()
+    assert came == [Signal(number, os.getpid(), os.getuid(), None, 0)]
+
+
 def in_a_thread(function: Callable[[], object]) -> list[object]:
     result: list[object] = []
 

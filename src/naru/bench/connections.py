@@ -37,7 +37,7 @@ class Held:
     user_bytes: float
     """A connection, in its server process."""
     kernel_bytes: float
-    """A connection, both ends: what the machine's memory lost, less what the processes took."""
+    """A connection, both ends: what the kernel's slabs grew by, of the whole machine."""
     accept_s: float
     """From the first connect to the last accepted."""
     alone_us: float
@@ -61,7 +61,7 @@ def measure(connections: int, transport: str, progress: Callable[[str], object])
         doors = [stack.enter_context(_server(transport, number)) for number in range(servers)]
         with _visit(doors[0][1]) as active:
             alone_us = _trip_us(active)
-            free_before = _available_bytes()
+            slab_before = _slab_bytes()
             user_before = sum(_own_bytes(pid) for pid, _, _ in doors)
             began_s = time.perf_counter()
             left = connections
@@ -81,14 +81,13 @@ def measure(connections: int, transport: str, progress: Callable[[str], object])
             accept_s = time.perf_counter() - began_s
             among_us = _trip_us(active)
             user = sum(_own_bytes(pid) for pid, _, _ in doors) - user_before
-            holding = sum(_own_bytes(holder.pid) for holder in holders)
-            taken = free_before - _available_bytes()
+            slab = _slab_bytes() - slab_before
     return Held(
         transport=transport,
         connections=connections,
         servers=servers,
         user_bytes=user / connections,
-        kernel_bytes=max(0, taken - user - holding) / connections,
+        kernel_bytes=slab / connections,
         accept_s=accept_s,
         alone_us=alone_us,
         among_us=among_us,
@@ -211,8 +210,8 @@ def _own_bytes(pid: int) -> int:
     return 0
 
 
-def _available_bytes() -> int:
+def _slab_bytes() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith("Slab:"):
             return int(line.split()[1]) * 1024
     return 0

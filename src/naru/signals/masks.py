@@ -26,6 +26,11 @@ from naru.signals.record import name_of, set_of, word_of
 __all__ = ["Hold", "blocked", "unblocked"]
 
 PATIENCE_S = 1.0  # for a thread deep in the kernel
+ALL = 2**64 - 1
+
+# glibc keeps 32 and 33 for itself and blocks them only for a moment: in a thread that is just being
+# made, whose mask is not its own yet.
+STARTING = word_of([33])
 
 _caught = Caught()  # a mirror of the process's dispositions, of which there is one, too
 
@@ -50,26 +55,33 @@ class Hold:
         self._ask_others()
 
     def _ask_others(self) -> None:
-        wanted = word_of(self._numbers)
-        asked: dict[int, int] = {}
+        asked: set[tuple[int, int]] = set()
         deadline_s = time.monotonic() + PATIENCE_S
-        while left := {
-            thread: lacking
-            for thread in _other_threads()
-            if (lacking := wanted & ~_mask_of(thread, wanted))
-        }:
-            for thread, lacking in left.items():
-                for number in self._numbers:
-                    bit = word_of([number])
-                    if lacking & ~asked.get(thread, 0) & bit:
-                        block_in_thread(thread, number)
-                        asked[thread] = asked.get(thread, 0) | bit
+        while lacking := self._look_at_others():
+            for thread, number in lacking - asked:
+                if number:
+                    block_in_thread(thread, number)
+                    asked.add((thread, number))
             if time.monotonic() > deadline_s:
-                # The answer may still come, and must not meet the default action: caught for good.
-                for number in self._numbers:
-                    _caught.hold(number)
-                return
+                break
             time.sleep(0.0001)
+        for thread, number in asked:
+            # It has not answered, and might after release(): that must not end the process.
+            if _words_of(thread).get("SigPnd", 0) & word_of([number]):
+                _caught.hold(number)
+
+    def _look_at_others(self) -> set[tuple[int, int]]:
+        """Which threads lack which signals; 0 for a thread that is not ready to be asked."""
+        lacking: set[tuple[int, int]] = set()
+        own = threading.get_native_id()
+        for thread in _threads():
+            mask = _words_of(thread).get("SigBlk", ALL)
+            if thread == own or mask == ALL:
+                continue
+            if mask & STARTING:
+                lacking.add((thread, 0))
+            lacking.update((thread, n) for n in self._numbers if not mask & word_of([n]))
+        return lacking
 
     def release(self) -> None:
         """What is pending meets what would have happened with it before. Idempotent."""
@@ -85,7 +97,7 @@ def _demand_main_thread(numbers: frozenset[int]) -> None:
     """Its mask could not be given back by another thread, and Ctrl-C would be lost for good."""
     main = os.getpid()
     wanted = word_of(numbers)
-    if threading.get_native_id() == main or not wanted & ~_mask_of(main, wanted):
+    if threading.get_native_id() == main or not wanted & ~_words_of(main).get("SigBlk", wanted):
         return
     names = " ".join(name_of(number) for number in sorted(numbers))
     raise UnsupportedError(
@@ -96,23 +108,21 @@ def _demand_main_thread(numbers: frozenset[int]) -> None:
     )
 
 
-def _other_threads() -> list[int]:
-    own = threading.get_native_id()
+def _threads() -> list[int]:
     try:
-        return [number for name in os.listdir("/proc/self/task") if (number := int(name)) != own]
+        return [int(name) for name in os.listdir("/proc/self/task")]
     except OSError:
         return []  # a sandbox without /proc: those threads are met when a signal reaches them
 
 
-def _mask_of(thread: int, unknown: int) -> int:
+def _words_of(thread: int) -> dict[str, int]:
+    """The sets of signals in its status; empty when it has ended."""
     try:
         with open(f"/proc/self/task/{thread}/status", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("SigBlk:"):
-                    return int(line.split()[1], 16)
+            lines = [line.split(":") for line in file if line.startswith("Sig")]
     except OSError:
-        return unknown  # it has ended
-    return unknown
+        return {}
+    return {name: int(word, 16) for name, word in lines if name != "SigQ"}
 
 
 @contextlib.contextmanager
