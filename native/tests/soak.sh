@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 native=$(dirname "$here")
 corpus=$(dirname "$native")/tests/corpus
 common="-std=c11 -D_GNU_SOURCE -DNR_TEST -Wall -Wextra -Werror -O2 -g -I$native/include -pthread"
-core="$native/memory/*.c $native/os/*.c"
+core="$native/engine/*.c $native/memory/*.c $native/os/*.c"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -21,15 +21,17 @@ build test_ring_threads "" threads
 build test_ring_threads -DNR_PLANT_BUG=4 planted_4
 build test_ring_processes "" processes
 build test_segment "" segment
+build test_engine "" engine
 build test_hostile_ring "" hostile_ring
 "$here/must_fail.sh" "$work/planted_4" 200000 2000000
+"$work/engine" 100000 2000000
 "$work/processes" 20000
 "$work/segment" 15
 "$work/hostile_ring" 30
 "$work/threads" 50000000 "${1:-10000000}"
 "$native/models/check.sh" 5
 if command -v clang >/dev/null; then
-    for target in fuzz_record fuzz_ring fuzz_segment; do
+    for target in fuzz_frames fuzz_record fuzz_ring fuzz_segment; do
         clang $common -DNR_LIBFUZZER -fsanitize=fuzzer,address,undefined \
             -fno-sanitize-recover=all "$here/$target.c" $core -o "$work/$target"
         mkdir "$work/$target.new"

@@ -257,7 +257,7 @@ def test_target_down_is_refused_and_counted() -> None:
         port = gone.getsockname()[1]
     with proxy("tcp://127.0.0.1:0", target=f"tcp://127.0.0.1:{port}") as (started, [place]):
         for _ in range(20):
-            with visit(place) as sock, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), visit(place) as sock:
                 sock.recv(1)
         numbers = await_counters(started, lambda n: n["open"] == 0)
         assert (numbers["accepted"], numbers["target_failed"]) == (20, 20)
@@ -296,7 +296,7 @@ def test_killed_target_and_killed_client(tmp_path: Path) -> None:
                 with sock, contextlib.suppress(ConnectionResetError):
                     assert sock.recv(1) == b""
             await_counters(started, lambda n: n["open"] == 0)
-            with visit(place) as sock, pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError), visit(place) as sock:
                 sock.recv(1)
 
 
