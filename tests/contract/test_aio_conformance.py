@@ -13,20 +13,15 @@ from subjects import SUBJECTS, is_possible
 from naru.testing import Check, TransportUnderTest, conformance_checks
 
 # One of each kind of descriptor; the others differ in nothing that a loop sees.
-ON_UVLOOP = {"pair-shm", "connect-tcp4", "senders-shm", "senders-mq"}
+ON_UVLOOP = {
+    "pair-shm", "pair-pipe", "connect-shm", "connect-tcp4", "senders-shm", "senders-mq",
+}  # fmt: skip
 
 # What is left of an array is looked for in the function that has the block, which is not in the loop
 # here: tests/unit/test_aio_arrays.py.
 IN_THE_BLOCKS_OWN_FUNCTION = {
     "arrays_arrive", "large_arrays_arrive", "a_leased_array_ends_with_its_block",
     "reserved_arrays_are_sent",
-}  # fmt: skip
-
-# On the standard loop: every transport and shape. The wait modes and places of a transport differ in
-# nothing that a loop sees, but for those that have another way of sleeping.
-NOT_ON_ASYNCIO = {
-    "pair-shm-spin", "pair-unix-raw", "connect-unix-abstract", "connect-tcp6", "connect-auto-unix",
-    "connect-auto-pipe", "connect-auto-tcp",
 }  # fmt: skip
 
 _bridges: list[Bridge] = []
@@ -47,8 +42,6 @@ def cases() -> Iterator[object]:
     for kind in ("asyncio", "uvloop"):
         for synchronous in SUBJECTS:
             if kind == "uvloop" and synchronous.name not in ON_UVLOOP:
-                continue
-            if kind == "asyncio" and synchronous.name in NOT_ON_ASYNCIO:
                 continue
             subject = awaited(synchronous, lambda: _bridges[-1])
             for check in conformance_checks(subject):
