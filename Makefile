@@ -7,7 +7,8 @@ PYTHON ?= python3
 CC ?= cc
 VENV ?= .venv
 NATIVE ?= build/native
-# More arguments: make run BENCH="--count 10000", make test PYTEST="-k fifo -x"
+# More arguments: make run BENCH="--count 10000", make test PYTEST="-k fifo -x". Without any, the set-up
+# and the measuring of a first `make run` end within two minutes.
 BENCH ?=
 PYTEST ?=
 FUZZ_S ?= 60
@@ -26,7 +27,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/installed ## set up, and measure every transport side by side: naru bench
-	$(BIN)/naru bench $(BENCH)
+	$(BIN)/naru bench $(or $(BENCH),--budget 60)
 
 test: test-native test-sanitizers $(VENV)/installed $(VENV)/extras ## every test: C, sanitizers, Python
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(PYTEST)

@@ -375,7 +375,8 @@ def _source(record: dict[str, Any], script: str = "messages", note: str = "") ->
         f"*{record['date'][:10]}, {about['cpu']}, {about['cores_online']} cores"
         f"{' (a virtual machine)' if about['hypervisor'] else ''}, Linux {about['kernel']}, "
         f"Python {about['python']}; {note}medians of {record['repeat']} rounds or more of "
-        f"`benchmarks/{script}.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+        f"`benchmarks/{script}.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})"
+        f"{''.join(f'; {remark}' for remark in record.get('notes', ()))}*\n"
     )
 
 

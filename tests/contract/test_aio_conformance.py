@@ -24,13 +24,6 @@ IN_THE_BLOCKS_OWN_FUNCTION = {
     "reserved_arrays_are_sent",
 }  # fmt: skip
 
-# On the standard loop: every transport and shape. The wait modes and places of a transport differ in
-# nothing that a loop sees, but for those that have another way of sleeping.
-NOT_ON_ASYNCIO = {
-    "pair-shm-spin", "pair-unix-raw", "connect-unix-abstract", "connect-tcp6", "connect-auto-unix",
-    "connect-auto-pipe", "connect-auto-tcp",
-}  # fmt: skip
-
 _bridges: list[Bridge] = []
 
 
@@ -49,8 +42,6 @@ def cases() -> Iterator[object]:
     for kind in ("asyncio", "uvloop"):
         for synchronous in SUBJECTS:
             if kind == "uvloop" and synchronous.name not in ON_UVLOOP:
-                continue
-            if kind == "asyncio" and synchronous.name in NOT_ON_ASYNCIO:
                 continue
             subject = awaited(synchronous, lambda: _bridges[-1])
             for check in conformance_checks(subject):

@@ -19,29 +19,14 @@ from typing import Any
 
 import numpy
 import pytest
-from victims import run_victim
+from victims import in_place_pair, raises, run_victim
 
 import naru
 from naru.testing.children import Child
 from naru.testing.events import Events
 
 KINDS = ["shm", "unix", "pipe", "tcp"]
-CAPACITY = 65536
 ITEMS = numpy.arange(64.0)
-
-
-def pair(kind: str) -> Any:
-    options = {"shm": f"?capacity_bytes={CAPACITY}&linger_s=0", "pipe": "?linger_s=0"}
-    return naru.pair(f"{kind}:{options.get(kind, '?linger_s=0')}")
-
-
-def raises(leaf: type[BaseException], function: Callable[[], object]) -> None:
-    """pytest.raises, without what keeps the frame (and its arrays) alive."""
-    try:
-        function()
-    except leaf:
-        return
-    raise AssertionError(f"not raised: {leaf.__name__}")
 
 
 def flood(end: Any) -> None:
@@ -55,7 +40,7 @@ def flood(end: Any) -> None:
 
 def a_batch_array_alone() -> None:
     """It alone, without a view beside it: numpy.ndarray(buffer=) does not keep the buffer."""
-    ours, theirs = pair("shm")
+    ours, theirs = in_place_pair("shm")
     with ours, theirs:
         ours.send_many([bytes([number]) * 64 for number in range(8)])
         batch = theirs.lease_many(4, timeout_s=1.0)
@@ -92,7 +77,7 @@ WAYS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], float]]] = {
 
 
 def keep(kind: str, way: str, forget: bool) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     make, look = WAYS[way]
     with ours, theirs:
         ours.send_array(ITEMS)
@@ -132,7 +117,7 @@ def test_54_what_is_kept_beyond_the_block(kind: str, way: str, forget: bool) -> 
 
 
 def keep_in_an_attribute(kind: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs:
         ours.send_array(ITEMS)
 
@@ -160,7 +145,7 @@ def test_54_kept_in_an_attribute(kind: str) -> None:
 
 
 def reserve_and_stray(kind: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs:
         try:
             with ours.reserve_array(8, "f8") as room:
@@ -191,7 +176,7 @@ def test_54_a_reserved_array_that_strays(kind: str) -> None:
 
 
 def in_every_kind_of_frame() -> None:
-    ours, theirs = pair("shm")
+    ours, theirs = in_place_pair("shm")
 
     def in_a_generator() -> Iterator[float]:
         for _ in range(3):
@@ -253,7 +238,7 @@ def test_55_the_name_after_as_in_every_kind_of_frame() -> None:
 
 
 def use_after(kind: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs:
         ours.send_array(ITEMS)
         lease = theirs.lease_array(timeout_s=1.0)
@@ -282,7 +267,7 @@ def test_55_used_after_the_block(kind: str) -> None:
 
 
 def end_while_leased(kind: str, how: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     ours.send_array(ITEMS)
     lease = theirs.lease_array(timeout_s=1.0)
     array = lease.__enter__()
@@ -312,7 +297,7 @@ def test_55_the_end_comes_while_an_array_is_out(kind: str, how: str) -> None:
 
 
 def close_inside_reserve(kind: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with contextlib.suppress(naru.ClosedError):
         with ours.reserve_array(8) as room:
             ours.close()
@@ -329,7 +314,7 @@ def test_55_closed_inside_a_reservation(kind: str) -> None:
 
 
 def fork_while_leased(kind: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs:
         ours.send_array(ITEMS)
         with theirs.lease_array(timeout_s=1.0) as array:
@@ -397,7 +382,7 @@ def test_55_the_sender_of_a_leased_array_dies(runtime: str, kind: str) -> None:
 def take_lies(kind: str) -> int:
     from test_codec_header import SEEDS
 
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     refused = 0
     with ours, theirs:
         for name, message in SEEDS.items():
@@ -422,6 +407,6 @@ def test_lies_about_an_array_cost_no_memory(kind: str, monkeypatch: pytest.Monke
 
 
 def test_leases_do_not_pickle() -> None:
-    ours, theirs = pair("shm")
+    ours, theirs = in_place_pair("shm")
     with ours, theirs, pytest.raises(TypeError):
         pickle.dumps(theirs.lease())

@@ -14,12 +14,11 @@ import os
 import signal
 import threading
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy
 import pytest
-from victims import SOAK, run_victim, until
+from victims import SOAK, in_place_pair, raises, run_victim, until
 
 import naru
 from naru.testing.children import Child
@@ -27,22 +26,7 @@ from naru.testing.events import Events
 from naru.testing.ledger import LedgerReader, LedgerWriter
 
 KINDS = ["shm", "unix", "pipe", "tcp"]
-CAPACITY = 65536
 MESSAGES = 100_000 if SOAK else 4_000
-
-
-def pair(kind: str) -> Any:
-    options = {"shm": f"?capacity_bytes={CAPACITY}&linger_s=0", "pipe": "?linger_s=0"}
-    return naru.pair(f"{kind}:{options.get(kind, '?linger_s=0')}")
-
-
-def raises(leaf: type[BaseException], function: Callable[[], object]) -> None:
-    """pytest.raises, without what keeps the frame (and its views) alive."""
-    try:
-        function()
-    except leaf:
-        return
-    raise AssertionError(f"not raised: {leaf.__name__}")
 
 
 def crc(view: Any) -> int:
@@ -61,7 +45,7 @@ def flood(events: Events, end: Any, count: int) -> None:
 def hold(kind: str) -> str:
     """Every third look is a long one: the sender comes to a standstill, and the view stays."""
     reader = LedgerReader()
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs, Child.run(flood, theirs, MESSAGES) as child:
         looks = 0
         while reader.report().received < MESSAGES:
@@ -106,7 +90,7 @@ def test_54_a_view_stays_while_the_sender_goes_on(kind: str) -> None:
 
 def back_pressure(kind: str) -> int:
     """One leased message: the sender gets False at last, and never overwrites it."""
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs:
         ours.send(b"the one that is held")
         with theirs.lease(timeout_s=1.0) as view:
@@ -135,7 +119,7 @@ def test_54_back_pressure(kind: str) -> None:
 
 def keep(kind: str, what: str) -> None:
     """A view, an array, a batch's view is kept beyond the block, and the sender floods on."""
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs:
         ours.send_many([bytes([number]) * 64 for number in range(8)])
         kept: list[Any] = []
@@ -170,7 +154,7 @@ def test_54_kept_beyond_the_block(kind: str, what: str) -> None:
 
 def reserve_and_stray(kind: str) -> None:
     """A reservation's view that is kept: nothing is sent, nothing written later is seen."""
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs:
         with ours.reserve(8) as view:
             view[:] = b"reserved"
@@ -212,7 +196,7 @@ def test_54_a_reservation_that_strays(kind: str) -> None:
 
 def end_while_leased(kind: str, how: str) -> bytes:
     """The end is closed, dropped, or its peer is, while a view and an array of it are out."""
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     payload = os.urandom(3000)
     ours.send(payload)
     lease = theirs.lease(timeout_s=1.0)
@@ -264,7 +248,7 @@ def test_55_the_end_comes_while_a_view_is_out(kind: str, how: str) -> None:
 
 
 def use_after(kind: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     ours.send_many([b"12345678"] * 6)
     lease = theirs.lease(timeout_s=1.0)
     with lease as view:
@@ -301,7 +285,7 @@ def test_55_used_after_the_block_and_after_close(kind: str) -> None:
 
 
 def close_inside_reserve(kind: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     reservation = ours.reserve(8)
     view = reservation.__enter__()
     ours.close()
@@ -318,7 +302,7 @@ def test_55_closed_inside_a_reservation(kind: str) -> None:
 
 
 def fork_while_leased(kind: str) -> None:
-    ours, theirs = pair(kind)
+    ours, theirs = in_place_pair(kind)
     with ours, theirs:
         ours.send(b"before the fork")
         with theirs.lease(timeout_s=1.0) as view:

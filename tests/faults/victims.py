@@ -130,3 +130,23 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> A
         assert time.monotonic() < deadline_s, f"never happened: {what}"
         time.sleep(0.002)
     return result
+
+
+# ---- messages in place ----
+
+RING_BYTES = 65536
+
+
+def in_place_pair(kind: str) -> Any:
+    """A small ring, and no patience at the end: what is left in place is for the test to see."""
+    capacity = f"capacity_bytes={RING_BYTES}&" if kind == "shm" else ""
+    return naru.pair(f"{kind}:?{capacity}linger_s=0")
+
+
+def raises(leaf: type[BaseException], function: Callable[[], object]) -> None:
+    """pytest.raises, without what keeps the frame (and its views and arrays) alive."""
+    try:
+        function()
+    except leaf:
+        return
+    raise AssertionError(f"not raised: {leaf.__name__}")

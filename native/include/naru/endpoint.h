@@ -292,7 +292,7 @@ bool nr_process_has_barrier(void);
 void nr_process_register(struct nr_endpoint *);
 void nr_process_unregister(struct nr_endpoint *);
 
-/* ---- shared by the transports: endpoint.c ---- */
+/* ---- shared by the transports: descriptors.c, endpoint.c ---- */
 
 /* Copies descriptors out of a control message into the queue. -EMFILE when the kernel had to cut
  * (MSG_CTRUNC): those that came are closed. -EPROTO when there are more than can wait. */

@@ -11,6 +11,7 @@ from libc.string cimport memcpy
 
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint, nr_recycle_bytes
+from naru._native.formats cimport arrays, objects
 from naru._native.views cimport Batch, Lease, Owned
 from naru._native.waiting cimport finish_receive, next_message, step_door
 
@@ -31,27 +32,6 @@ cdef inline object as_bytes(Endpoint end, nr_message *message):
     made = nr_recycle_bytes(&end.recycled, message.data, <Py_ssize_t>message.size)
     nr_endpoint_release(end.core)
     return made
-
-
-cdef object _objects = None
-cdef object _arrays = None
-
-# Loaded by their first use, since msgspec and numpy take longer to load than naru; kept, since an
-# import statement takes as long as a message.
-
-cdef object objects():
-    global _objects
-    if _objects is None:
-        from naru.codec import objects as module
-        _objects = module
-    return _objects
-
-cdef object arrays():
-    global _arrays
-    if _arrays is None:
-        from naru.codec import arrays as module
-        _arrays = module
-    return _arrays
 
 
 cdef class Receiver(Endpoint):

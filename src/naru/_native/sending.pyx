@@ -10,6 +10,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 from naru._native.core cimport *
 from naru._native.endpoint cimport Endpoint
+from naru._native.formats cimport arrays, objects
 from naru._native.views cimport Reservation, place_of
 from naru._native.waiting cimport (fill_place, finish_rest, finish_send, push_later, push_rest,
                                    raise_send_error, send_batch, send_parts_of, take_place)
@@ -21,27 +22,6 @@ cdef extern from "<errno.h>":
 
 cdef enum:
     BATCH = 256   # messages that go to C in one call
-
-
-cdef object _objects = None
-cdef object _arrays = None
-
-# Loaded by their first use, since msgspec and numpy take longer to load than naru; kept, since an
-# import statement takes as long as a message.
-
-cdef object objects():
-    global _objects
-    if _objects is None:
-        from naru.codec import objects as module
-        _objects = module
-    return _objects
-
-cdef object arrays():
-    global _arrays
-    if _arrays is None:
-        from naru.codec import arrays as module
-        _arrays = module
-    return _arrays
 
 
 cdef class Parts:

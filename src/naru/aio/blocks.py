@@ -167,7 +167,7 @@ class ArrayReserving(Reserving[Entered]):
         await super().__aexit__(*exc_info)
 
     def _room(self) -> Any:
-        return self._held._room
+        return self._held._held
 
     def _finish(self, *exc_info: Any) -> None:
         self._held._leave(self._frame, *exc_info)

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ OPEN_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 5.0
 
 
-class End:
+class End(ABC):
     """What a side holds: verbs, bound once."""
 
     lossy = False
@@ -40,8 +41,9 @@ class End:
     receive_many: Callable[[], list[Any]]
     lease_many: Callable[[], Any]
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Closes what is behind the verbs."""
 
 
 class Place(Protocol):

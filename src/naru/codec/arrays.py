@@ -144,29 +144,12 @@ def _array_in(
 # ---- in place ----
 
 
-class ArrayLease:
-    """One array in place; made by Receiver.lease_array()."""
+class _ArrayBlock:
+    """What both blocks do at their end; `_held` is the block of bytes that the array lies in."""
 
-    def __init__(self, lease: Any, address: object, writable: bool) -> None:
-        self._lease, self._address, self._writable = lease, address, writable
+    def __init__(self, held: Any) -> None:
+        self._held = held
         self._box: list[NDArray[Any]] = []
-
-    def __enter__(self) -> NDArray[Any]:
-        view = self._lease.__enter__()
-        try:
-            array = _placed(view, "lease_array", self._address)
-        except BaseException as error:
-            self._lease.__exit__(type(error), error, None)
-            raise
-        if not array.flags.aligned:  # in a receive buffer, messages lie as they come
-            copy = array.copy("K")
-            copy.flags.writeable = self._writable
-            del array, view
-            self._lease.__exit__(None, None, None)
-            self._lease = _LeaseOfCopy(copy)
-            array = copy.view()
-        self._box.append(array)
-        return array
 
     def __exit__(
         self,
@@ -180,7 +163,32 @@ class ArrayLease:
         """`frame`: that has the block."""
         if self._box:
             retire(self._box, frame)
-        self._lease.__exit__(*exc_info)
+        self._held.__exit__(*exc_info)
+
+
+class ArrayLease(_ArrayBlock):
+    """One array in place; made by Receiver.lease_array()."""
+
+    def __init__(self, lease: Any, address: object, writable: bool) -> None:
+        super().__init__(lease)
+        self._address, self._writable = address, writable
+
+    def __enter__(self) -> NDArray[Any]:
+        view = self._held.__enter__()
+        try:
+            array = _placed(view, "lease_array", self._address)
+        except BaseException as error:
+            self._held.__exit__(type(error), error, None)
+            raise
+        if not array.flags.aligned:  # in a receive buffer, messages lie as they come
+            copy = array.copy("K")
+            copy.flags.writeable = self._writable
+            del array, view
+            self._held.__exit__(None, None, None)
+            self._held = _LeaseOfCopy(copy)
+            array = copy.view()
+        self._box.append(array)
+        return array
 
 
 class _LeaseOfCopy:
@@ -197,7 +205,7 @@ class _LeaseOfCopy:
             )
 
 
-class ArrayReservation:
+class ArrayReservation(_ArrayBlock):
     """Room for one array; made by Sender.reserve_array()."""
 
     def __init__(
@@ -212,32 +220,19 @@ class ArrayReservation:
         self._size_bytes = self._dtype.itemsize
         for length in self._shape:
             self._size_bytes *= length
-        self._room = end.reserve(len(self._prefix) + ALIGNMENT - 1 + self._size_bytes, timeout_s)
-        self._box: list[NDArray[Any]] = []
+        super().__init__(
+            end.reserve(len(self._prefix) + ALIGNMENT - 1 + self._size_bytes, timeout_s)
+        )
 
     def __enter__(self) -> NDArray[Any]:
-        view = self._room.__enter__()
-        header = finished(self._prefix, self._room._address)
+        view = self._held.__enter__()
+        header = finished(self._prefix, self._held._address)
         start = len(header)
         view[:start] = header
-        self._room._cut(start + self._size_bytes)
+        self._held._cut(start + self._size_bytes)
         array = _array_in(view, self._shape, self._dtype, start, self._order)
         self._box.append(array)
         return array
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._leave(sys._getframe(1), kind, value, traceback)
-
-    def _leave(self, frame: FrameType, *exc_info: Any) -> None:
-        """`frame`: that has the block."""
-        if self._box:
-            retire(self._box, frame)
-        self._room.__exit__(*exc_info)
 
 
 def _shape_of(shape: Any) -> tuple[int, ...]:

@@ -20,8 +20,11 @@ from naru.testing.descriptors import open_descriptors
 
 __all__ = ["Inventory"]
 
-# Threads of a process, not of an end: they may outlive the last end that they served by a moment.
-LASTING_THREADS = frozenset({"naru-auto", "naru-heartbeat", "naru-outbox"})
+# One timer thread serves all ends of a process and may outlive the last of them by a beat.
+LASTING_THREADS = frozenset({"naru-heartbeat"})
+# These have been told to end when the last end that they served was closed, and take a moment for it.
+ENDING_THREADS = frozenset({"naru-auto", "naru-outbox"})
+ENDING_LIMIT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,14 @@ class Inventory:
 
     @classmethod
     def take(cls, queues: Path | None = None) -> Self:
-        """Looks now.
+        """Looks now; a thread of naru's own that is ending gets its moment.
 
         Args:
             queues: where a mqueue file system is mounted; None leaves message queues out.
         """
+        for thread in threading.enumerate():
+            if thread.name in ENDING_THREADS:
+                thread.join(ENDING_LIMIT_S)
         directories = [Path("/dev/shm"), _runtime_directory(), *([queues] if queues else [])]
         return cls(
             open_descriptors(),

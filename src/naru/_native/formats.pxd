@@ -1,0 +1,3 @@
+# The modules of naru.codec: see formats.pyx.
+cdef object objects()
+cdef object arrays()

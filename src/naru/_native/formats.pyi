@@ -1,0 +1,1 @@
+# For the other extension modules only: formats.pxd.
