@@ -11,6 +11,8 @@ NATIVE ?= build/native
 # and the measuring of a first `make run` end within two minutes.
 BENCH ?=
 PYTEST ?=
+# Tests wait more than they compute: one more process than there are CPUs.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 FUZZ_S ?= 60
 
 BIN := $(VENV)/bin
@@ -30,7 +32,7 @@ run: $(VENV)/installed ## set up, and measure every transport side by side: naru
 	$(BIN)/naru bench $(or $(BENCH),--budget 60)
 
 test: test-native test-sanitizers $(VENV)/installed $(VENV)/extras ## every test: C, sanitizers, Python
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(PYTEST)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
 test-native: $(NATIVE)/build.ninja ## the C tests, and the model of the ring when spin is installed
 	$(BIN)/meson test -C $(NATIVE) --suite native --print-errorlogs

@@ -176,12 +176,7 @@ class End:
 
 
 def _reached(bridge: Bridge, verb: Callable[..., Any], other: Any) -> End:
-    try:
-        return End(bridge, bridge.call(verb(other.address)))
-    finally:
-        for thread in threading.enumerate():  # it ends a moment after its end was handed over
-            if thread.name == f"naru connects to {other.address}":
-                thread.join(PATIENCE_S)
+    return End(bridge, bridge.call(verb(other.address)))
 
 
 def awaited(under_test: TransportUnderTest, bridge_of: Callable[[], Bridge]) -> TransportUnderTest:

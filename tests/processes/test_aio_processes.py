@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import signal
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -37,15 +36,6 @@ def loop(request: pytest.FixtureRequest) -> str:
             pytest.skip("uvloop is not installed: naru-ipc[test]")
         runner(name)(asyncio.sleep(0))  # it opens a pipe with its first loop, and keeps it
     return name
-
-
-@pytest.fixture(autouse=True)
-def _no_connecting_threads() -> Iterator[None]:
-    """They end by themselves, a moment after what they connected is there."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("naru connects"):
-            thread.join(PATIENCE_S)
 
 
 def echo(events: Events, end: naru.Channel, loop: str) -> None:

@@ -44,7 +44,6 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any
         yield uvloop.run
     else:
         yield asyncio.run
-    await_connecting_threads()
 
 
 def await_connecting_threads() -> None:

@@ -23,7 +23,7 @@ __all__ = ["Inventory"]
 # One timer thread serves all ends of a process and may outlive the last of them by a beat.
 LASTING_THREADS = frozenset({"naru-heartbeat"})
 # These have been told to end when the last end that they served was closed, and take a moment for it.
-ENDING_THREADS = frozenset({"naru-auto", "naru-outbox"})
+ENDING_THREADS = ("naru-auto", "naru-outbox", "naru connects to ")
 ENDING_LIMIT_S = 2.0
 
 
@@ -46,7 +46,7 @@ class Inventory:
             queues: where a mqueue file system is mounted; None leaves message queues out.
         """
         for thread in threading.enumerate():
-            if thread.name in ENDING_THREADS:
+            if thread.name.startswith(ENDING_THREADS) and thread.ident is not None:
                 thread.join(ENDING_LIMIT_S)
         directories = [Path("/dev/shm"), _runtime_directory(), *([queues] if queues else [])]
         return cls(
