@@ -32,7 +32,9 @@ import machine
 
 CONNECTIONS, MESSAGE = 64, b"x" * 64
 PEERS = Path(__file__).with_name("engine_peers.py")
+NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")  # where it is not built in
 NGINX = """
+{module}
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{ worker_connections 1024; }}
 stream {{ server {{ listen 127.0.0.1:{port}; proxy_pass unix:{target}; tcp_nodelay on; }} }}
@@ -166,7 +168,12 @@ def proxied(
     }  # fmt: skip
     if shutil.which(commands[who][0]) is None:
         return None
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, target=target))
+    (folder / "nginx.conf").write_text(
+        NGINX.format(
+            folder=folder, port=port, target=target,
+            module=f"load_module {NGINX_STREAM};" if NGINX_STREAM.exists() else "",
+        )
+    )  # fmt: skip
     Path(target).unlink(missing_ok=True)
     place = ("127.0.0.1", port)
     own = min(os.sched_getaffinity(0))
