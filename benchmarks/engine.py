@@ -4,7 +4,8 @@
 
 Echo: 64 connections x 64 B; each round sends on all of them, then reads all answers. naru, uvloop's and
 asyncio's Protocol, over TCP and Unix. Proxy, TCP to a Unix server: CPU seconds a GB of a download, and
-CPU a round trip over 64 connections; naru, socat, and nginx (stream) where it is installed.
+CPU a round trip over 64 connections; naru, socat, and nginx (stream) where it is installed; and for the
+download a bare loop of splice(2), the floor.
 CPU time is that of the process and its children (/proc/PID/schedstat); contenders take turns, the figure
 is the median. Server on one core, the client on another.
 """
@@ -31,8 +32,11 @@ from typing import Any
 import machine
 
 CONNECTIONS, MESSAGE = 64, b"x" * 64
+WARM_UP_ROUNDS = 300  # asyncio takes so many to be as fast as it will be
 PEERS = Path(__file__).with_name("engine_peers.py")
+NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")  # where it is not built in
 NGINX = """
+{module} {user}
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{ worker_connections 1024; }}
 stream {{ server {{ listen 127.0.0.1:{port}; proxy_pass unix:{target}; tcp_nodelay on; }} }}
@@ -41,7 +45,7 @@ stream {{ server {{ listen 127.0.0.1:{port}; proxy_pass unix:{target}; tcp_nodel
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=500, metavar="N", help="of 64 messages")
+    parser.add_argument("--rounds", type=int, default=1000, metavar="N", help="of 64 messages")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="passes (default 3)")
     parser.add_argument("--mib", type=int, default=512, metavar="N", help="of a download")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -83,9 +87,10 @@ def measure(folder: Path, core: int, options: argparse.Namespace) -> list[dict[s
                 ):  # fmt: skip
                     note(f"echo over {family}", who, "us CPU a message",
                          echo_cpu_us(pid, place, options.rounds))  # fmt: skip
-        for who in ("naru", "socat", "nginx"):
+        for who in ("naru", "splice", "socat", "nginx"):
             note("proxy, download", who, "s CPU a GB", proxied(who, folder, core, "source",
                  lambda pid, place: download_cpu_s(pid, place, options.mib)))  # fmt: skip
+        for who in ("naru", "socat", "nginx"):
             note("proxy, 64 connections", who, "us CPU a trip", proxied(who, folder, core, "naru",
                  lambda pid, place: echo_cpu_us(pid, place, options.rounds)))  # fmt: skip
     return [
@@ -162,11 +167,18 @@ def proxied(
         "socat": ["socat", "-b", "65536",
                   f"TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr,nodelay,backlog=128",
                   f"UNIX-CONNECT:{target}"],
+        "splice": [sys.executable, str(PEERS), "splice", str(port), target],
         "nginx": ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)],
     }  # fmt: skip
     if shutil.which(commands[who][0]) is None:
         return None
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, target=target))
+    (folder / "nginx.conf").write_text(
+        NGINX.format(
+            folder=folder, port=port, target=target,
+            module=f"load_module {NGINX_STREAM};" if NGINX_STREAM.exists() else "",
+            user="user root;" if os.geteuid() == 0 else "",  # or its worker may not connect
+        )
+    )  # fmt: skip
     Path(target).unlink(missing_ok=True)
     place = ("127.0.0.1", port)
     own = min(os.sched_getaffinity(0))
@@ -209,7 +221,7 @@ def echo_cpu_us(pid: int, place: Any, rounds: int) -> float:
                 for sock in socks:
                     sock.recv(64, socket.MSG_WAITALL)
 
-        run(20)
+        run(WARM_UP_ROUNDS)
         before = cpu_ns(pid)
         run(rounds)
         return (cpu_ns(pid) - before) / 1000 / (rounds * CONNECTIONS)
@@ -222,7 +234,9 @@ def download_cpu_s(pid: int, place: Any, mib: int) -> float:
         sock.sendall(b"%08d" % mib)
         left = (mib - 1) << 20  # while all of its processes still live
         while left > 0:
-            left -= sock.recv_into(buffer)
+            left -= (came := sock.recv_into(buffer))
+            if came == 0:
+                raise ConnectionError(f"{place} closed {left} bytes too early")
         spent = cpu_ns(pid) - before
         while sock.recv_into(buffer):
             pass

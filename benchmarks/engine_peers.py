@@ -1,6 +1,7 @@
 """The servers that engine.py measures, each a process that prints its place and goes on.
 
     python engine_peers.py KIND ADDRESS     naru, uvloop, asyncio: echo    source: sends without end
+    python engine_peers.py splice ADDRESS TARGET     joins one client after the other to a Unix socket
 
 ADDRESS is a port of 127.0.0.1, or the path of a Unix socket. Must not know: what is measured.
 """
@@ -8,6 +9,8 @@ ADDRESS is a port of 127.0.0.1, or the path of a Unix socket. Must not know: wha
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import socket
 import sys
 from typing import Any
@@ -58,11 +61,39 @@ def serve_source(address: str) -> None:
                     sock.sendall(block)
 
 
-def main(kind: str, address: str) -> None:
+def serve_splice(address: str, target: str) -> None:
+    """The floor of a proxy: two system calls for what lies in the socket, and nothing else."""
+    with socket.create_server(("127.0.0.1", int(address))) as listener:
+        print("ready", flush=True)
+        while True:
+            client, server = listener.accept()[0], socket.socket(socket.AF_UNIX)
+            with client, server:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                wanted = client.recv(8, socket.MSG_WAITALL)
+                if not wanted:
+                    continue  # somebody looked whether it is there
+                server.connect(target)
+                server.sendall(wanted)
+                splice_all(server, client)
+
+
+def splice_all(source: socket.socket, target: socket.socket, size: int = 1 << 20) -> None:
+    out, into = os.pipe()
+    fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, size)
+    while left := os.splice(source.fileno(), into, size):
+        while left:
+            left -= os.splice(out, target.fileno(), left)
+    os.close(out)
+    os.close(into)
+
+
+def main(kind: str, address: str, target: str = "") -> None:
     if kind == "naru":
         serve_naru(address)
     elif kind == "source":
         serve_source(address)
+    elif kind == "splice":
+        serve_splice(address, target)
     elif kind == "uvloop":
         import uvloop
 

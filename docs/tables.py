@@ -362,6 +362,107 @@ def request_table() -> str:
     )
 
 
+def _newest(kind: str, command: str) -> dict[str, Any] | str:
+    """The last result of its kind, with its file's name; or the text instead of a table."""
+    files = sorted(RESULTS.glob(f"{kind}-*.json"))
+    if not files:
+        return f"No results yet: `{command}` makes them.\n"
+    return json.loads(files[-1].read_text(encoding="utf-8")) | {"file": files[-1].name}
+
+
+def engine_table() -> str:
+    """The newest run of benchmarks/engine.py: CPU time of naru's engine and of its peers."""
+    record = _newest("engine", "python benchmarks/engine.py")
+    if isinstance(record, str):
+        return record
+    body = []
+    for what in dict.fromkeys(row["what"] for row in record["rows"]):
+        rows = {row["who"]: row for row in record["rows"] if row["what"] == what}
+        for who, row in rows.items():
+            ratio = "" if who == "naru" else _number(rows["naru"]["median"] / row["median"])
+            spread = f"{_number(row['least'])} .. {_number(row['most'])}"
+            body.append([what if who == "naru" else "", row["unit"] if who == "naru" else "",
+                         f"**{who}**" if who == "naru" else who, _number(row["median"]), spread,
+                         ratio])  # fmt: skip
+    head = ["", "", "", "median", "least .. most", "naru is"]
+    about = record | {"repeat": record["rows"][0]["passes"]}
+    return table(head, body) + "\n" + _source(about, "engine")
+
+
+def reactor_table() -> str:
+    """The newest run of benchmarks/reactor.py."""
+    record = _newest("reactor", "python benchmarks/reactor.py --output FILE")
+    if isinstance(record, str):
+        return record
+    naru_us = {row["transport"]: row["median"] for row in record["rows"] if row["server"] == "naru"}
+    body = [
+        [row["transport"], row["server"], _number(row["median"]),
+         f"{_number(min(row['us_a_message']))} .. {_number(max(row['us_a_message']))}",
+         "" if row["server"] == "naru" else _number(naru_us[row["transport"]] / row["median"])]
+        for row in record["rows"]
+    ]  # fmt: skip
+    head = ["64 connections, 64 B", "", "us CPU a message", "least .. most", "naru is"]
+    about = record | {"repeat": len(record["rows"][0]["us_a_message"])}
+    return table(head, body) + "\n" + _source(about, "reactor")
+
+
+def scaling_table() -> str:
+    """The newest `naru bench scaling`."""
+    record = _newest("scaling", "naru bench scaling --json FILE")
+    if isinstance(record, str):
+        return record
+    found = {(row["contender"], row["registered"]): row["median_us"] for row in record["rows"]}
+    names = list(dict.fromkeys(name for name, _ in found))
+    body = [
+        [f"{count:,}", *(_number(found[name, count]) for name in names)]
+        for count in dict.fromkeys(count for _, count in found)
+    ]
+    head = ["us a wait, one active; registered", *names]
+    return table(head, body) + "\n" + _command_source(record, "naru bench scaling")
+
+
+def connections_table() -> str:
+    """The newest `naru bench connections`."""
+    record = _newest("connections", "naru bench connections --json FILE")
+    if isinstance(record, str):
+        return record
+    head = ["held", "server processes", "user memory of one", "kernel memory, both ends",
+            "all accepted in", "a round trip alone", "among them"]  # fmt: skip
+    body = [
+        [f"{row['connections']:,} {row['transport']}", str(row["servers"]),
+         f"{row['user_bytes']:,.0f} B", f"{row['kernel_bytes']:,.0f} B", f"{row['accept_s']:,.0f} s",
+         f"{_number(row['alone_us'])} us", f"{_number(row['among_us'])} us"]
+        for row in record["rows"]
+    ]  # fmt: skip
+    return table(head, body) + "\n" + _command_source(record, "naru bench connections")
+
+
+def files_table() -> str:
+    """The newest `naru bench files`."""
+    record = _newest("files", "naru bench files --json FILE")
+    if isinstance(record, str):
+        return record
+    gib = record["size_bytes"] / 1e9
+    body, group = [], ""
+    for rate in record["rates"]:
+        cpu = sorted(rate["cpu_s"])[len(rate["cpu_s"]) // 2] / gib
+        body.append([rate["group"] if rate["group"] != group else "", rate["name"],
+                     _number(rate["gb_per_s"]), _number(cpu),
+                     "peer" if rate["of_peer"] is None else _number(rate["of_peer"])])  # fmt: skip
+        group = rate["group"]
+    head = ["", "", "GB/s", "CPU s a GB", "speed, of the peer"]
+    return table(head, body) + "\n" + _command_source(record, "naru bench files")
+
+
+def _command_source(record: dict[str, Any], command: str) -> str:
+    about = record["machine"]
+    return (
+        f"*{record['file'][-15:-5]}, {about['cpu']}, {about['cores_online']} cores"
+        f"{' (a virtual machine)' if about['virtual'] else ''}, Linux {about['kernel']}; "
+        f"`{command}`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
+    )
+
+
 def _rates(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
@@ -402,6 +503,11 @@ TABLES: dict[str, Callable[..., str]] = {
     "profile": profile_table,
     "choice": choice_table,
     "asyncio": asyncio_table,
+    "engine": engine_table,
+    "reactor": reactor_table,
+    "scaling": scaling_table,
+    "connections": connections_table,
+    "files": files_table,
 }
 
 

@@ -15,6 +15,7 @@ import faulthandler
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ _queues = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell gives its background jobs an ignored SIGINT, and so would all programs of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "watchdog(seconds): how long this test may take at most")
     config.addinivalue_line("markers", "may_leak: no look at what this test leaves behind")
     # Capturing is suspended at this moment: the watchdog writes to the real stderr.

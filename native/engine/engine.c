@@ -298,11 +298,12 @@ static int run_turns(struct nr_engine *engine, uint64_t deadline_ns)
 
 int nr_engine_run(struct nr_engine *engine, uint64_t deadline_ns)
 {
-    bool pending_before, held = nr_os_hold_sigpipe(&pending_before);
-    int result = run_turns(engine, deadline_ns);
+    struct nr_held_sigpipe sigpipe;
+    int result;
 
-    if (held)
-        nr_os_release_sigpipe(pending_before);
+    nr_os_hold_sigpipe(&sigpipe); /* splice(2) of its protocols */
+    result = run_turns(engine, deadline_ns);
+    nr_os_release_sigpipe(&sigpipe, true);
     return result;
 }
 

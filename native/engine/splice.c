@@ -415,7 +415,8 @@ static void on_close(struct nr_connection *c, int reason)
         return;
     drop_held(splice, side_of(other));
     side_of(other)->other = NULL;
-    if (c->outgoing && !side->stands)
+    /* A target that refuses says so; a reset comes from one that had accepted. */
+    if (c->outgoing && !side->stands && reason != -ECONNRESET)
         nr_count(&splice->statistics.pairs_failed, 1);
     else if (reason < 0)
         nr_count(&splice->statistics.aborts, 1);
@@ -432,8 +433,7 @@ static int on_admit(struct nr_service *service)
     fd = nr_os_socket(splice->target.address.ss_family);
     if (fd < 0)
         return fd;
-    if (splice->target.address.ss_family != AF_UNIX)
-        {
+    if (splice->target.address.ss_family != AF_UNIX) {
         (void)nr_os_set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
         (void)nr_os_set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     }

@@ -8,6 +8,7 @@
 #include "naru/os.h"
 
 #define MAGIC 0x4c43524eu /* "NRCL" */
+#define VERSION 2u
 #define PAGE 4096u
 
 int nr_claims_map(int fd, struct nr_claims **out)
@@ -31,7 +32,7 @@ int nr_claims_map(int fd, struct nr_claims **out)
     claims->page = mapped;
     claims->fd = fd;
     atomic_store(&claims->references, 1);
-    if (claims->page->magic != MAGIC) {
+    if (claims->page->magic != MAGIC || claims->page->version != VERSION) {
         claims->fd = -1; /* still the caller's */
         nr_claims_release(claims);
         return -EPROTO;
@@ -42,7 +43,7 @@ int nr_claims_map(int fd, struct nr_claims **out)
 
 int nr_claims_create(struct nr_claims **out)
 {
-    const uint32_t magic[2] = {MAGIC, 1};
+    const uint32_t magic[2] = {MAGIC, VERSION};
     const struct iovec part = {(void *)magic, sizeof magic};
     int fd = nr_os_memfd("naru-pair");
     int result;
@@ -80,11 +81,20 @@ bool nr_claims_take(struct nr_claims *claims, int index, uint32_t token)
 {
     uint32_t nobody = 0;
 
-    return atomic_compare_exchange_strong(&claims->page->owner[index], &nobody, token) ||
-           nobody == token;
+    if (!atomic_compare_exchange_strong(&claims->page->owner[index], &nobody, token))
+        return nobody == token;
+    atomic_store(&claims->page->since_ns[index], nr_os_now_ns());
+    return true;
 }
 
 uint32_t nr_claims_owner(const struct nr_claims *claims, int index)
 {
     return atomic_load_explicit(&claims->page->owner[index], memory_order_acquire);
+}
+
+uint64_t nr_claims_age_ns(const struct nr_claims *claims, int index)
+{
+    uint64_t since = atomic_load(&claims->page->since_ns[index]), now = nr_os_now_ns();
+
+    return since == 0 || now < since ? 0 : now - since;
 }

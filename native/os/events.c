@@ -161,31 +161,6 @@ ssize_t nr_os_splice(int from, int to, size_t size)
     return moved;
 }
 
-int nr_os_hold_sigpipe(bool *pending_before)
-{
-    sigset_t sigpipe, before, pending;
-
-    sigemptyset(&sigpipe);
-    sigaddset(&sigpipe, SIGPIPE);
-    sigpending(&pending);
-    *pending_before = sigismember(&pending, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
-    return !sigismember(&before, SIGPIPE);
-}
-
-void nr_os_release_sigpipe(bool pending_before)
-{
-    const struct timespec at_once = {0, 0};
-    sigset_t sigpipe;
-
-    sigemptyset(&sigpipe);
-    sigaddset(&sigpipe, SIGPIPE);
-    if (!pending_before)
-        while (sigtimedwait(&sigpipe, NULL, &at_once) < 0 && errno == EINTR)
-            continue;
-    pthread_sigmask(SIG_UNBLOCK, &sigpipe, NULL);
-}
-
 int nr_os_spare(void)
 {
     int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);

@@ -1,10 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "naru/os.h"
@@ -115,29 +112,19 @@ ssize_t nr_os_read(int fd, void *buffer, size_t size)
     return got;
 }
 
-/* Before 6.18: hold SIGPIPE back in this thread, and eat the one that the write made. */
+/* Before 6.18. */
 static ssize_t write_holding_sigpipe(int fd, const struct iovec *parts, int count)
 {
-    const struct timespec at_once = {0, 0};
-    sigset_t sigpipe, before, pending;
-    bool was_pending;
+    struct nr_held_sigpipe held;
     ssize_t written;
-    int error;
 
-    sigemptyset(&sigpipe);
-    sigaddset(&sigpipe, SIGPIPE);
-    sigpending(&pending);
-    was_pending = sigismember(&pending, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &sigpipe, &before);
-    do {
-        written = writev(fd, parts, count);
-        error = errno;
-    } while (written < 0 && error == EINTR);
-    if (written < 0 && error == EPIPE && !was_pending)
-        while (sigtimedwait(&sigpipe, NULL, &at_once) < 0 && errno == EINTR)
-            continue;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return written < 0 ? -error : written;
+    nr_os_hold_sigpipe(&held);
+    while ((written = writev(fd, parts, count)) < 0 && errno == EINTR)
+        continue;
+    if (written < 0)
+        written = -errno;
+    nr_os_release_sigpipe(&held, written == -EPIPE);
+    return written;
 }
 
 ssize_t nr_os_write_parts(int fd, const struct iovec *parts, int count)

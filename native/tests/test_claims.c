@@ -23,10 +23,12 @@ static void first_token_keeps_the_end(void)
     struct nr_claims *claims = make();
 
     CHECK_EQUAL(nr_claims_owner(claims, 0), 0);
+    CHECK_EQUAL(nr_claims_age_ns(claims, 0), 0);
     CHECK(nr_claims_take(claims, 0, 7) && nr_claims_take(claims, 0, 7));
     CHECK(!nr_claims_take(claims, 0, 8));
     CHECK(nr_claims_take(claims, 1, 8));
     CHECK(nr_claims_owner(claims, 0) == 7 && nr_claims_owner(claims, 1) == 8);
+    CHECK(nr_claims_age_ns(claims, 0) < 60000000000u && claims->page->since_ns[0] > 0);
     nr_claims_release(claims);
 }
 

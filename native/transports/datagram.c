@@ -306,7 +306,7 @@ int nr_datagram_open(const struct nr_settings *settings, int fd, bool raw, uint6
                      settings->max_message_bytes < most ? settings->max_message_bytes : most,
                      settings->allocator);
     if (heartbeat_ms)
-        d->base.check_interval_ns = heartbeat_ms * 1000000ull / 20;
+        d->base.check_interval_ns = heartbeat_ms * 1000000ull / NR_CHECKS_OF_SILENCE;
     *endpoint = &d->base;
     return 0;
 }

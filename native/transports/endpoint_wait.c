@@ -103,13 +103,23 @@ uint64_t nr_endpoint_look_up_interval(const struct nr_endpoint *e)
     return e->pair.sibling ? earlier(interval, SLICE_NS) : interval;
 }
 
+/* The other end of a pair may still be on its way to the process that will use it, and that process
+ * may take long to start: it is not silent before it has had its time since it used its end. */
+static bool is_just_beginning(const struct nr_endpoint *e)
+{
+    return e->pair.claims && nr_claims_age_ns(e->pair.claims, !e->pair.index) <
+                                 NR_CHECKS_OF_SILENCE * e->check_interval_ns;
+}
+
 int nr_endpoint_look_up(struct nr_endpoint *e, enum nr_direction direction)
 {
     struct nr_endpoint *sibling = e->pair.sibling;
+    int result;
 
     if (sibling && nr_claims_owner(e->pair.claims, !e->pair.index) != 0)
         return 1; /* the next try, under the lock, drops the copy */
-    return e->ops->check ? e->ops->check(e, direction) : 0;
+    result = e->ops->check ? e->ops->check(e, direction) : 0;
+    return result == -EHOSTDOWN && is_just_beginning(e) ? 0 : result;
 }
 
 static int sleep_in_kernel(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)

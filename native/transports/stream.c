@@ -758,7 +758,7 @@ int nr_stream_open(const struct nr_settings *settings, const struct nr_stream_se
     nr_endpoint_init(&s->base, &stream_ops, settings->wait, settings->max_message_bytes,
                      settings->allocator);
     if (kind->heartbeat_ms)
-        s->base.check_interval_ns = kind->heartbeat_ms * 1000000ull / 20; /* the limit, within 5 % */
+        s->base.check_interval_ns = kind->heartbeat_ms * 1000000ull / NR_CHECKS_OF_SILENCE;
     *endpoint = &s->base;
     return 0;
 }

@@ -253,6 +253,30 @@ def test_fault_10_an_unused_end_goes_to_a_multiprocessing_child(kind: str, conte
     process.close()
 
 
+@pytest.mark.parametrize("kind", ["udp:?heartbeat_s=0.1", "tcp:?heartbeat_s=0.1"])
+def test_fault_10_a_child_may_take_longer_to_start_than_the_heartbeat(kind: str) -> None:
+    ours, theirs = naru.pair(kind)
+    context = multiprocessing.get_context("fork")
+    may_begin = context.Event()
+    process = context.Process(target=wait_and_echo, args=(may_begin, theirs))
+    process.start()
+    with ours:
+        theirs.close()
+        ours.send(b"early")
+        with pytest.raises(TimeoutError):
+            ours.receive(timeout_s=0.5)
+        may_begin.set()
+        assert ours.receive(timeout_s=10) == b"early"
+    process.join(10)
+    assert process.exitcode == 0
+    process.close()
+
+
+def wait_and_echo(may_begin: Any, end: Any) -> None:
+    may_begin.wait()
+    echo_and_close(end)
+
+
 @pytest.mark.parametrize("kind", PAIRS)
 def test_fault_10_used_ends_and_accepted_ones_do_not_pickle(kind: str) -> None:
     a, b = naru.pair(kind)

@@ -21,7 +21,7 @@ def test_scaling_is_flat_for_epoll_and_says_what_cannot_be(tmp_path: Path) -> No
     assert b"select knows no descriptor above 1023" in done.stdout
     cells = {
         (cell["contender"], cell["registered"]): cell["median_us"]
-        for cell in json.loads((tmp_path / "s.json").read_bytes())
+        for cell in json.loads((tmp_path / "s.json").read_bytes())["rows"]
     }
     assert len(cells) == 8
     assert cells["select", 3000] is None
@@ -34,7 +34,7 @@ def test_descriptors_that_only_children_hold_are_still_registered() -> None:
     limit = raise_descriptor_limit()
     if limit > 100_000:
         pytest.skip(f"it would take {limit:,} descriptors")
-    (cell,) = measure(["naru"], [limit + 5_000], lambda text: None)
+    (cell,) = measure(["naru"], [limit + 5_000], lambda share, text: None)
     assert cell.median_us is not None
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -44,7 +44,7 @@ def test_descriptors_that_only_children_hold_are_still_registered() -> None:
 def test_connections(options: tuple[str, ...]) -> None:
     done = naru("bench", "connections", "--count", "500", "--json", "-", *options)
     assert done.returncode == 0, done.stderr
-    (held,) = json.loads(done.stdout)
+    (held,) = json.loads(done.stdout)["rows"]
     assert (held["connections"], held["servers"]) == (500, 1)
     assert held["among_us"] > 0
     assert held["transport"] == ("unix" if options else "tcp")

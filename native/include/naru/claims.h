@@ -4,6 +4,7 @@
  * to the first process that used it. Both ends see the decision in one shared page:
  *
  *      0  u32 magic "NRCL"      8  u32 owner[2]    0 = unclaimed, else the owner's process token
+ *      4  u32 version          16  u64 since_ns[2] when it was claimed (CLOCK_MONOTONIC)
  */
 #ifndef NARU_CLAIMS_H
 #define NARU_CLAIMS_H
@@ -16,6 +17,7 @@ struct nr_claims_page {
     uint32_t magic;
     uint32_t version;
     _Atomic uint32_t owner[2];
+    _Atomic uint64_t since_ns[2];
 };
 
 struct nr_claims {
@@ -31,5 +33,7 @@ void nr_claims_release(struct nr_claims *claims);
 /* True when the end is, or now becomes, the token's. */
 bool nr_claims_take(struct nr_claims *claims, int index, uint32_t token);
 uint32_t nr_claims_owner(const struct nr_claims *claims, int index);
+/* For how long the end has had an owner; 0: it has none, or only just. */
+uint64_t nr_claims_age_ns(const struct nr_claims *claims, int index);
 
 #endif

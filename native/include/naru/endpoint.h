@@ -83,6 +83,8 @@ struct nr_outgoing {
 
 #define NR_SLEEP_FDS 4
 #define NR_FD_QUEUE 512
+/* Heartbeats: a limit is looked at so many times while it passes, and kept within 5 %. */
+#define NR_CHECKS_OF_SILENCE 20
 
 /* Descriptors that came and wait for their message; the oldest first. */
 struct nr_fd_queue {

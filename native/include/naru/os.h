@@ -52,8 +52,13 @@ int nr_os_shutdown(int fd, int how);
 int nr_os_pipe(int *ends, size_t size_bytes); /* nonblocking, close-on-exec; of that size if allowed */
 ssize_t nr_os_splice(int from, int to, size_t size); /* SIGPIPE: the caller's care */
 int nr_os_spare(void);                /* a descriptor of /dev/null */
-int nr_os_hold_sigpipe(bool *pending_before); /* in this thread: 1 if it was not held back before */
-void nr_os_release_sigpipe(bool pending_before); /* and forgets the one that came meanwhile */
+struct nr_held_sigpipe {
+    bool was_pending, was_blocked;
+};
+bool nr_os_sigpipe_is_ignored(void);
+void nr_os_hold_sigpipe(struct nr_held_sigpipe *); /* in this thread */
+/* `may_have_come`: the one that came meanwhile is forgotten. */
+void nr_os_release_sigpipe(const struct nr_held_sigpipe *, bool may_have_come);
 /* RLIMIT_NOFILE: soft raised to hard. What it is now. */
 int64_t nr_os_raise_descriptor_limit(void);
 /* ---- transfers.c: between descriptors, without user space ----

@@ -9,6 +9,7 @@ Joins: the command prints `measure(...)`. Source: proc(5): smaps_rollup, meminfo
 from __future__ import annotations
 
 import os
+import select
 import socket
 import statistics
 import time
@@ -24,7 +25,13 @@ __all__ = ["Held", "measure"]
 
 SPARE = 200
 TRIPS = 2_000
-PATIENCE_S = 300.0
+LOOK_S = 0.05
+PORTS = 10_000
+"""From one address to one listener: the kernel prefers half of the 28,232 ports, and looks long for
+the last ones of them."""
+IP_BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+PATIENCE_S = 60.0
+"""Without a single connection more."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +53,12 @@ class Held:
     """And among them."""
 
 
-def measure(connections: int, transport: str, progress: Callable[[str], object]) -> Held:
+def measure(connections: int, transport: str, progress: Callable[[float, str], object]) -> Held:
     """Opens them, measures, and closes them.
 
     Args:
         transport: "tcp" or "unix".
+        progress: called with the share that is open, 0..1, and the same in words.
 
     Raises: LimitError, OSError when the machine cannot hold them; what was opened is closed.
     """
@@ -70,14 +78,7 @@ def measure(connections: int, transport: str, progress: Callable[[str], object])
                 count = min(share, left)
                 left -= count
                 holders.append(stack.enter_context(_holder(place, count)))
-            for number, holder in enumerate(holders):
-                progress(f"{number * share:,} of {connections:,}")
-                _await_line(holder, "the connections to open")
-            accepted = 0
-            while accepted < connections + 1:
-                accepted = sum(_ask_open(control) for _, _, control in doors)
-                if time.perf_counter() - began_s > PATIENCE_S:
-                    raise TimeoutError(f"only {accepted:,} of {connections:,} were accepted")
+            _await_all([control for _, _, control in doors], holders, connections, progress)
             accept_s = time.perf_counter() - began_s
             among_us = _trip_us(active)
             user = sum(_own_bytes(pid) for pid, _, _ in doors) - user_before
@@ -92,6 +93,27 @@ def measure(connections: int, transport: str, progress: Callable[[str], object])
         alone_us=alone_us,
         among_us=among_us,
     )
+
+
+def _await_all(
+    doors: list[_Child],
+    holders: list[_Child],
+    connections: int,
+    progress: Callable[[float, str], object],
+) -> None:
+    """Until all are open on both sides."""
+    opening = {holder.line: holder for holder in holders}
+    accepted, changed_s = -1, time.perf_counter()
+    while opening or accepted < connections:
+        for line in select.select(list(opening), [], [], LOOK_S)[0]:
+            _await_line(opening.pop(line), "the connections to open")
+        before, accepted = accepted, sum(_ask_open(door) for door in doors) - 1  # the active one
+        now_s = time.perf_counter()
+        if accepted != before:
+            changed_s = now_s
+            progress(accepted / connections, f"{accepted:,} of {connections:,}")
+        elif now_s - changed_s > PATIENCE_S:
+            raise TimeoutError(f"only {accepted:,} of {connections:,} were accepted")
 
 
 # ---- processes ----
@@ -173,8 +195,8 @@ def _holder(place: Any, count: int) -> Iterator[_Child]:
 
     def work(line: socket.socket) -> None:
         raise_descriptor_limit()
-        for _ in range(count):
-            _visit(place).detach()
+        for number in range(count):
+            _visit(place, f"127.0.0.{1 + number // PORTS}").detach()
         line.sendall(b"+")
         line.recv(1)
         os._exit(0)
@@ -183,8 +205,11 @@ def _holder(place: Any, count: int) -> Iterator[_Child]:
         yield child
 
 
-def _visit(place: Any) -> socket.socket:
+def _visit(place: Any, source: str = "127.0.0.1") -> socket.socket:
     sock = socket.socket(socket.AF_INET if isinstance(place, tuple) else socket.AF_UNIX)
+    if isinstance(place, tuple):
+        sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((source, 0))
     sock.connect(place)
     return sock
 

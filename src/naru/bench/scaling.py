@@ -111,13 +111,19 @@ def most_registered() -> int:
 
 
 def measure(
-    contenders: Sequence[str], counts: Sequence[int], progress: Callable[[str], object]
+    contenders: Sequence[str], counts: Sequence[int], progress: Callable[[float, str], object]
 ) -> Iterator[Cell]:
-    """A cell for each contender and count. Raises descriptors' limit to the hard one."""
+    """A cell for each contender and count. Raises descriptors' limit to the hard one.
+
+    Args:
+        progress: called with the share of the descriptors that was measured, 0..1, and what is next.
+    """
+    done, whole = 0, len(contenders) * sum(counts)
     limit = raise_descriptor_limit()
     for contender in contenders:
         for count in counts:
-            progress(f"{contender} {count:,}")
+            progress(done / whole, f"{contender} {count:,}")
+            done += count
             why = _obstacle(contender, count, limit)
             yield (
                 Cell(contender, count, None, why)

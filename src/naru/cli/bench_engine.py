@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from naru.bench.files import check_target, write_whole
-from naru.cli.opening import note
+from naru.cli.progress import WorkMeter
 from naru.cli.streams import write_output
 from naru.errors import UnsupportedError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connections", "scaling"]
 
+SCALING_SCHEMA, CONNECTIONS_SCHEMA = "naru-bench-scaling/1", "naru-bench-connections/1"
 DEFAULT_COUNTS = "100,1000,10000,100000"
 
 
@@ -52,19 +54,28 @@ def scaling(counts: list[int], json_path: str | None, plot_path: str | None) -> 
     for path in (json_path, plot_path):
         if path not in (None, "-"):
             check_target(str(path))
-    cells = list(measure(CONTENDERS, counts, lambda text: None))
+    with WorkMeter(quiet=False) as meter:
+        cells = list(measure(CONTENDERS, counts, meter.show))
     if json_path == "-":
-        write_output(_json(cells))
+        write_output(_json(SCALING_SCHEMA, cells))
     else:
         write_output(_table(cells, counts, SEED_MS).encode())
         if json_path:
-            write_whole(json_path, _json(cells))
+            write_whole(json_path, _json(SCALING_SCHEMA, cells))
     if plot_path:
         _plot(cells, SEED_MS, plot_path)
 
 
-def _json(cells: Sequence[Any]) -> bytes:
-    return json.dumps([dataclasses.asdict(cell) for cell in cells], indent=1).encode() + b"\n"
+def _json(schema: str, rows: Sequence[Any]) -> bytes:
+    from naru.bench.machine import describe
+
+    record = {
+        "schema": schema,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": dataclasses.asdict(describe()),
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+    return json.dumps(record, indent=1).encode() + b"\n"
 
 
 def _table(
@@ -137,9 +148,10 @@ def connections(count: int, unix: bool, json_path: str | None) -> None:
 
     if json_path not in (None, "-"):
         check_target(str(json_path))
-    held = measure(count, "unix" if unix else "tcp", note)
+    with WorkMeter(quiet=False) as meter:
+        held = measure(count, "unix" if unix else "tcp", meter.show)
     if json_path == "-":
-        write_output(_json([held]))
+        write_output(_json(CONNECTIONS_SCHEMA, [held]))
         return
     write_output(
         (
@@ -151,4 +163,4 @@ def connections(count: int, unix: bool, json_path: str | None) -> None:
         ).encode()
     )
     if json_path:
-        write_whole(json_path, _json([held]))
+        write_whole(json_path, _json(CONNECTIONS_SCHEMA, [held]))
