@@ -54,6 +54,10 @@
 #define NR_TABLE_TAGS_OF_ONE 16u
 #define NR_TABLE_CLAIMS 4096u
 #define NR_TABLE_CODECS 16u
+/* Kinds that every program knows; 3..15 are Python's (src/naru/cache/codecs.py). */
+#define NR_KIND_BYTES 0u
+#define NR_KIND_INTEGER 1u /* decimal text; what nr_table_add_to() writes */
+#define NR_KIND_TEXT 2u    /* UTF-8 */
 
 struct nr_table;
 
@@ -114,10 +118,13 @@ int nr_table_get_with(struct nr_table *, const struct nr_key *, uint8_t *(*place
                       void *context, struct nr_entry *entry);
 /* As get, without a copy, a hit or a mark. */
 int nr_table_look(struct nr_table *, const struct nr_key *, struct nr_entry *entry);
+/* The tags of an entry, as nr_table_tag() gave them: how many. A new generation has to carry them over. */
+int nr_table_read_tags(struct nr_table *, const struct nr_key *, uint64_t tags[NR_TABLE_TAGS_OF_ONE]);
 /* Fetches the buckets of many keys into the processor's cache: before a loop over them. */
 void nr_table_prefetch(const struct nr_table *, const struct nr_key *, size_t count);
 
-/* ---- writing: the shard's mutex, waited for until `deadline_ns` (nr_os_now_ns(); NR_FOREVER) ---- */
+/* ---- writing: the shard's mutex, waited for until `deadline_ns` (nr_os_now_ns(); NR_FOREVER; 0: tried
+ * once, and counted neither as a wait nor as a timeout) ---- */
 
 enum nr_condition {
     NR_ALWAYS,
