@@ -87,9 +87,7 @@ def test_open_says_what_is_wrong(folder: Path) -> None:
     os.symlink(folder / "c", folder / "link")
     (folder / "directory").mkdir()
     for name in ("fifo", "link", "directory"):
-        with pytest.raises(
-            naru.NotPermittedError, match="symbolic link, or no regular|no regular file"
-        ):
+        with pytest.raises(naru.NotPermittedError, match="no regular file"):
             naru.Cache.open(folder / name)
 
 
