@@ -628,6 +628,10 @@ cdef class Table:
             count += self.remove(key, 0)
         return count
 
+    def _remove_version(self, object key, uint64_t version):
+        """As delete(), only if it still has this version."""
+        return self.remove(key, version)
+
     cdef bint remove(self, object key, uint64_t version) except -1:
         """`version`: only if it still is of this version; 0: whatever it is."""
         cdef nr_key found
