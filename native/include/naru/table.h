@@ -138,6 +138,7 @@ struct nr_change {
 };
 
 #define NR_KEEP_EXPIRY INT64_MIN
+#define NR_KEEP_TAGS UINT32_MAX /* as tag_count: those that it had, evicted ones too */
 
 /* `written` (NULL: not asked) is what stands there now. */
 int nr_table_set(struct nr_table *, const struct nr_key *, const struct nr_change *,
