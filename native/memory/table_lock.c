@@ -88,6 +88,8 @@ int nr_shard_lock(struct nr_table *table, uint32_t number, uint64_t deadline_ns)
     struct nr_view view = nr_view_of(table, number);
     int error = pthread_mutex_trylock(&view.shard->lock);
 
+    if (error == EBUSY && deadline_ns == 0)
+        return -ETIMEDOUT; /* a try, which is no wait */
     if (error == EBUSY) {
         nr_count_shared(view.shard, NR_LOCK_WAITS, 1);
         error = wait_for(&view.shard->lock, deadline_ns);

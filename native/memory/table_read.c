@@ -123,10 +123,12 @@ static inline void tally(struct nr_table *table, uint32_t shard, bool hit)
 
 typedef uint8_t *place_function(void *, uint64_t);
 
+enum reading { USES, COPIES, LOOKS }; /* only use counts and leaves a mark */
+
 /* One try: 0, -ENOENT, -ENOBUFS, -ENOMEM, -EAGAIN (overtaken). */
 static inline int try_read(const struct nr_table *table, const struct nr_shard *shard,
                            const struct nr_key *key, struct sight *sight, uint8_t *into, size_t room,
-                           place_function *place, void *context, bool copies,
+                           place_function *place, void *context, enum reading reading,
                            struct nr_entry *entry)
 {
     enum outcome outcome = look_up(table, shard, key, sight);
@@ -136,7 +138,7 @@ static inline int try_read(const struct nr_table *table, const struct nr_shard *
         return outcome == ABSENT ? -ENOENT : -EAGAIN;
     if (!nr_record_is_alive(table, sight->record, &sight->facts)) {
         result = -ENOENT;
-    } else if (copies) {
+    } else if (reading != LOOKS) {
         uint64_t size = sight->facts.value_bytes;
 
         if (place)
@@ -156,7 +158,7 @@ static inline int try_read(const struct nr_table *table, const struct nr_shard *
 }
 
 static inline int read_value(struct nr_table *table, const struct nr_key *key, uint8_t *into,
-                             size_t room, place_function *place, void *context, bool copies,
+                             size_t room, place_function *place, void *context, enum reading reading,
                              struct nr_entry *entry)
 {
     uint32_t number = nr_table_shard_of(table, key);
@@ -167,7 +169,7 @@ static inline int read_value(struct nr_table *table, const struct nr_key *key, u
     if (key->size > NR_TABLE_KEY_MOST)
         return -EINVAL;
     for (int tries = 0; tries < TRIES; tries++) {
-        result = try_read(table, shard, key, &sight, into, room, place, context, copies,
+        result = try_read(table, shard, key, &sight, into, room, place, context, reading,
                           entry);
         if (__builtin_expect(result != -EAGAIN, 1))
             break;
@@ -175,7 +177,7 @@ static inline int read_value(struct nr_table *table, const struct nr_key *key, u
     }
     if (result == -EAGAIN)
         result = -ENOENT; /* it was evicted at least once meanwhile */
-    if (!copies)
+    if (reading != USES)
         return result;
     if (result == 0)
         mark_as_read(&sight);
@@ -197,19 +199,46 @@ int nr_table_get(struct nr_table *table, const struct nr_key *key, void *into, s
                  struct nr_entry *entry)
 {
     prefetch_buckets(table, key);
-    return read_value(table, key, into, room, NULL, NULL, true, entry);
+    return read_value(table, key, into, room, NULL, NULL, USES, entry);
 }
 
 int nr_table_get_with(struct nr_table *table, const struct nr_key *key, place_function *place,
                       void *context, struct nr_entry *entry)
 {
     prefetch_buckets(table, key);
-    return read_value(table, key, NULL, 0, place, context, true, entry);
+    return read_value(table, key, NULL, 0, place, context, USES, entry);
+}
+
+int nr_table_peek(struct nr_table *table, const struct nr_key *key, void *into, size_t room,
+                  struct nr_entry *entry)
+{
+    return read_value(table, key, into, room, NULL, NULL, COPIES, entry);
 }
 
 int nr_table_look(struct nr_table *table, const struct nr_key *key, struct nr_entry *entry)
 {
-    return read_value(table, key, NULL, 0, NULL, NULL, false, entry);
+    return read_value(table, key, NULL, 0, NULL, NULL, LOOKS, entry);
+}
+
+int nr_table_read_tags(struct nr_table *table, const struct nr_key *key,
+                       uint64_t tags[NR_TABLE_TAGS_OF_ONE])
+{
+    const struct nr_shard *shard = nr_shard_at(table, nr_table_shard_of(table, key));
+    struct sight sight;
+
+    if (key->size > NR_TABLE_KEY_MOST)
+        return -EINVAL;
+    for (int tries = 0; tries < TRIES; tries++) {
+        int result = try_read(table, shard, key, &sight, NULL, 0, NULL, NULL, LOOKS, NULL);
+
+        if (result != 0 && result != -EAGAIN)
+            return result;
+        for (uint32_t i = 0; result == 0 && i < sight.facts.tags; i++)
+            tags[i] = nr_word_load(sight.record + NR_RECORD_WORDS + i * 8) >> 32;
+        if (result == 0 && !was_overtaken(&table->layout, shard, &sight, sight.slot))
+            return (int)sight.facts.tags;
+    }
+    return -ENOENT;
 }
 
 /* All buckets, and then, where they have come, the records. */
