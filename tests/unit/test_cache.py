@@ -387,7 +387,7 @@ def test_a_pickled_cache_is_the_same_one(cache: naru.Cache) -> None:
 
 def test_a_cache_that_is_closed_by_another_thread_in_the_middle(cache: naru.Cache) -> None:
     """A verb that is inside keeps the memory; nobody reads what is not mapped any more."""
-    value = bytes(1 << 20)
+    value = bytes(500_000)
     cache["k"] = value
     failures: list[BaseException] = []
 

@@ -51,6 +51,7 @@ cdef extern from "naru/table.h" nogil:
 
     int nr_table_get(nr_table *, const nr_key *, void *into, size_t room, nr_entry *)
     int nr_table_look(nr_table *, const nr_key *, nr_entry *)
+    int nr_table_peek(nr_table *, const nr_key *, void *into, size_t room, nr_entry *)
     int nr_table_read_tags(nr_table *, const nr_key *, uint64_t *tags)
     void nr_table_prefetch(const nr_table *, const nr_key *, size_t count)
 

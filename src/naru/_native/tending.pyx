@@ -167,8 +167,7 @@ cdef class Records:
             size = scan.entry.size_bytes
             while True:
                 value = PyBytes_FromStringAndSize(NULL, size)
-                # Counts as a hit and as a use: the table has no look with a copy that does not.
-                result = nr_table_get(table, &key, PyBytes_AS_STRING(value), size, &entry)
+                result = nr_table_peek(table, &key, PyBytes_AS_STRING(value), size, &entry)
                 if result != -ENOBUFS and (result < 0 or entry.size_bytes == size):
                     break
                 size = entry.size_bytes
