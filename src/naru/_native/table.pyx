@@ -56,6 +56,8 @@ _SAID = {
                      "remove it, and create it anew"),
     errnos.EPROTONOSUPPORT: (errors.ProtocolError, "another version of naru made this cache",
                              "use the same version everywhere, or remove it and create it anew"),
+    errnos.EXDEV: (errors.UnsupportedError, "it is used by processes of another pid namespace",
+                   "containers that share a cache have to share their processes' numbers, too"),
     errnos.ENOENT: (errors.NoSuchNameError, "no such cache", "create it, or use open_or_create"),
     errnos.EEXIST: (errors.NameTakenError, "there is one already", "open it, or drop it first"),
     errnos.EDOM: (errors.NaruError, "the value is no integer", "only whole numbers are added to"),

@@ -40,10 +40,10 @@ def path_of(name: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(name, str):
         return Path(name).absolute()
+    if "/" in name and "\0" not in name:
+        return Path(name).absolute()
     if "\0" in name or not name or name.startswith("."):
         raise _bad(name, "a name has at least one character, no NUL, and no dot in front")
-    if "/" in name:
-        return Path(name).absolute()
     if len(os.fsencode(name)) > LONGEST_NAME:
         raise _bad(name, f"a name has at most {LONGEST_NAME} bytes")
     return directory_of_names() / (name + _ENDING)
