@@ -382,7 +382,12 @@ def main() -> int:
     if not options.quick:
         now = datetime.now(UTC)
         path = RESULTS / f"cache-{now:%Y-%m-%d}.json"
-        facts = {"date": now.isoformat(), "machine": machine.description(), "command": machine.command_line(), "rows": found}
+        facts = {
+            "date": now.isoformat(),
+            "machine": machine.description(),
+            "command": machine.command_line(),
+            "rows": found,
+        }
         path.write_text(json.dumps(facts, indent=1) + "\n")
         print(path)
     return 0

@@ -39,7 +39,9 @@ def cache(folder: str) -> Iterator[Any]:
     yield made
 
 
-@pytest.mark.skipif(not TESTS, reason="NARU_DJANGO_TESTS does not name the tests of Django's source")
+@pytest.mark.skipif(
+    not TESTS, reason="NARU_DJANGO_TESTS does not name the tests of Django's source"
+)
 def test_django_s_own_tests() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(

@@ -13,9 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import naru
 
-KEYS = st.sampled_from(
-    [b"", b"a", "a", "b", "c" * 300, b"\0nul", "한글", b"\xff\xfe", b"k" * 5000]
-)
+KEYS = st.sampled_from([b"", b"a", "a", "b", "c" * 300, b"\0nul", "한글", b"\xff\xfe", b"k" * 5000])
 VALUES = st.one_of(
     st.binary(max_size=64),
     st.text(max_size=20),
@@ -27,8 +25,8 @@ VALUES = st.one_of(
     st.sampled_from([b"x" * 5_000, b""]),
 )
 # Never does a sum of steps meet a ttl: the real clock goes on, too.
-TTLS = st.sampled_from([None, None, 10_000.0, 20_000.0, 3e9])
-STEPS = st.sampled_from([5_001, 15_001, 400_000_001])
+TTLS = st.sampled_from([None, None, 10_000.0, 20_000.0, 3e6])
+STEPS = st.sampled_from([5_001, 15_001, 2_000_001])
 TAGS = st.sets(st.sampled_from(["red", "green", b"blue"]), max_size=2)
 
 
@@ -203,5 +201,5 @@ class Caches(RuleBasedStateMachine):
 
 
 TestCaches = Caches.TestCase
-TestCaches.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestCaches.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 pytestmark = pytest.mark.watchdog(seconds=120)

@@ -112,7 +112,6 @@ cdef extern from "naru/table.h":  # with the GIL: the callback needs it
 cdef class Mapping:
     """One generation of the file, mapped until nobody holds this object."""
     cdef nr_table *table
-    cdef int64_t shifted_ms
 
 
 cdef class Table:

@@ -147,7 +147,7 @@ cdef int64_t expiry_of(const nr_table *table, object ttl_s) except? -1:
     seconds = ttl_s
     if not 0 < seconds:
         raise ValueError(f"ttl_s must be above 0 seconds, not {ttl_s!r}; delete() forgets at once")
-    if seconds > 1e12:
+    if seconds > 1e9:
         return 0
     return <int64_t>nr_table_now_ms(table) + max(1, <int64_t>(seconds * 1000))
 
@@ -259,8 +259,6 @@ cdef class Table:
         """To the generation that took this one's place."""
         cdef Mapping old = self.mapping
         cdef Mapping new = self._open_successor()
-        new.shifted_ms = old.shifted_ms
-        nr_table_shift_clock(new.table, new.shifted_ms)
         if self.mapping is old:
             self.mapping = new
         return 0
@@ -282,10 +280,8 @@ cdef class Table:
         return self.current()
 
     def _shift_clock(self, int64_t ms):
-        """For tests: time goes on by so much, for this handle."""
-        cdef Mapping mapping = self.current()
-        mapping.shifted_ms += ms
-        nr_table_shift_clock(mapping.table, mapping.shifted_ms)
+        """For tests: time goes on by so much, for this handle, until the cache is resized."""
+        nr_table_shift_clock(self.current().table, ms)
 
     # ---- reading ----
 
@@ -477,7 +473,8 @@ cdef class Table:
             key: str (as UTF-8) or bytes, up to 65,535 bytes.
             value: bytes, bytearray, memoryview, str and int are stored as they are; anything else is
                 packed by the cache's codec.
-            ttl_s: seconds until it expires, above 0; None: never (it may be evicted when room is wanted).
+            ttl_s: seconds until it expires, above 0; None, or later than 17 years after the cache was
+                made: never (it may be evicted when room is wanted).
             tags: up to 16 names, str or bytes; evict_tag() forgets all that bear one.
 
         Raises:
