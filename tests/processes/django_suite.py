@@ -33,9 +33,10 @@ def main(folder: str) -> int:
         ROOT_URLCONF=[],
     )
     django.setup()
-    from cache import tests
     from django.test import TestCase, override_settings
     from django.test.runner import DiscoverRunner
+
+    from cache import tests
 
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="nd-") as place:
         base = {

@@ -33,10 +33,10 @@ def folder() -> Iterator[str]:
 
 
 @pytest.fixture
-def cache(folder: str) -> Iterator[Any]:
+def cache(folder: str) -> Any:
     made = NaruCache(f"{folder}/c", {"OPTIONS": {"size_bytes": 4 << 20}})
     made.clear()
-    yield made
+    return made
 
 
 @pytest.mark.skipif(
