@@ -3,6 +3,7 @@
 #include "table_parts.h"
 
 #define READS_FOR_MAIN 1
+#define GOING_ROUND 16 /* records that one set moves on though there is room */
 #define RECLAIMED 4 /* dead records of main's tail that one record of the small log may look for */
 #define SPARE_BYTES 4096u /* kept free, so that a record at the tail finds room at the head */
 
@@ -179,11 +180,31 @@ static void prefetch_tail(const struct nr_view *view, int log)
     __builtin_prefetch(record + facts.bytes + 64);
 }
 
+/* What lives long gathers in long stretches, and to get through one for the room of a single record takes
+ * long. So while main is sparse a few records go round with each set, before there is need. */
+static void go_round(struct nr_view *view, uint64_t bytes)
+{
+    const uint64_t log_bytes = view->layout->log_bytes[NR_MAIN];
+
+    for (int i = 0; i < GOING_ROUND && main_is_sparse(view) && !nr_log_is_empty(view, NR_MAIN) &&
+                    !nr_log_has_room(view, NR_MAIN, bytes, log_bytes / 16); i++) {
+        uint64_t offset = nr_get(view->shard->tail[NR_MAIN]) % log_bytes;
+        struct nr_record_facts facts;
+
+        if (!nr_record_read(view->log[NR_MAIN] + offset, log_bytes - offset, &facts) ||
+            facts.bytes > view->may_move_bytes || !nr_log_has_room(view, NR_MAIN, facts.bytes, 0))
+            return; /* it would be evicted */
+        pass_tail(view, NR_MAIN);
+    }
+}
+
 /* Each turn moves the tail; may_move_bytes bounds those that also move the head. */
 void nr_make_room(struct nr_view *view, int log, uint64_t bytes)
 {
     uint64_t spare = log == NR_MAIN ? spare_for(view, log, bytes) : 0; /* nothing comes back to small */
 
+    if (log == NR_MAIN)
+        go_round(view, bytes);
     if (nr_log_has_room(view, log, bytes, spare))
         return;
     while (!nr_log_has_room(view, log, bytes, spare) && !nr_log_is_empty(view, log))
