@@ -1,12 +1,10 @@
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from typing_extensions import disjoint_base
 
 from naru.buffers import WriteableBuffer
 from naru.errors import NaruError
-
-Default = TypeVar("Default")
 
 def error_of(
     result: int, operation: str, address: object, detail: str | None = None

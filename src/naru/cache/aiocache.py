@@ -16,8 +16,8 @@ import errno
 from collections.abc import Iterable
 from typing import Any
 
-from aiocache.base import BaseCache
-from aiocache.serializers import JsonSerializer
+from aiocache.base import BaseCache  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from aiocache.serializers import JsonSerializer  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from naru.cache.handles import shared_cache
 from naru.errors import NaruError

@@ -20,7 +20,7 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from naru.cache.handles import shared_cache
 from naru.errors import NaruError

@@ -17,7 +17,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from flask_caching.backends.base import BaseCache
+from flask_caching.backends.base import BaseCache  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from naru.cache.handles import shared_cache
 
