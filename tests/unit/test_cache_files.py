@@ -213,3 +213,30 @@ def test_a_squatted_directory_of_names_is_refused(
     squatted.chmod(0o777)
     with pytest.raises(naru.NotPermittedError, match="others may use it"):
         naru.Cache.create("x", 1 << 20)
+
+
+@pytest.mark.parametrize("step", ["link", "retire", "rename"])
+def test_a_resizer_that_dies_between_two_steps(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Everybody is in one generation, whichever it is, and nothing is left when it is done again."""
+    path = folder / "c"
+    with naru.Cache.create(path, 1 << 20) as cache:
+        cache["k"] = b"v"
+        pid = os.fork()
+        if pid == 0:
+            if step == "link":
+                monkeypatch.setattr(files, "retire", lambda *_: os._exit(9))
+            elif step == "retire":
+                monkeypatch.setattr(files, "_finish_succession", lambda *_: os._exit(9))
+            cache.resize(2 << 20)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        with naru.Cache.open(path) as other:
+            other["k"] = b"w"
+            assert cache["k"] == b"w"
+            sizes = {one.statistics().size_bytes for one in (cache, other)}
+            assert sizes == {1 << 20 if step == "link" else 2 << 20}
+            other.resize(3 << 20)
+            assert cache["k"] == b"w"
+    assert [one.name for one in folder.iterdir()] == ["c"]

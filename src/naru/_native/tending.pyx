@@ -80,9 +80,9 @@ def retire(Mapping mapping not None, uint64_t number):
     return nr_table_retire(mapping.table, number)
 
 
-def now_ms(Mapping mapping not None):
-    """The table's clock."""
-    return nr_table_now_ms(mapping.table)
+def successor_of(Mapping mapping not None):
+    """The number that retire() was given; 0: it is in use."""
+    return nr_table_successor(mapping.table)
 
 
 # ---- going through all entries ----

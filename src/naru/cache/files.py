@@ -10,6 +10,7 @@ opened, whoever dies when, and of two that create the same name one is told so.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -17,14 +18,23 @@ from functools import partial
 from pathlib import Path
 
 from naru._native.table import Mapping, attach, error_of
-from naru._native.tending import is_in_memory
+from naru._native.tending import is_in_memory, retire, successor_of
 from naru.cache.room import check_room
 from naru.errors import BadAddressError, NaruError, NotPermittedError, from_os_error
 from naru.runtime import private_directory, runtime_directory
 
-__all__ = ["directory_of_names", "make_file", "open_file", "path_of", "remove_file", "replace_file"]
+__all__ = [
+    "directory_of_names",
+    "make_file",
+    "open_file",
+    "path_of",
+    "remove_file",
+    "replace_file",
+    "succeed",
+]
 
 LONGEST_NAME = 200
+MOST_GENERATIONS = 100  # that can come and go while one process opens a cache
 SHARED_MEMORY = Path("/dev/shm")
 _ENDING = ".cache"
 
@@ -70,7 +80,7 @@ def _usable(directory: Path) -> bool:
 
 
 Fill = Callable[[int], Mapping]
-Action = Callable[[], None]
+Link = Callable[[Path], None]
 
 
 def make_file(path: Path, mode: int, size_bytes: int, fill: Fill) -> Mapping:
@@ -84,18 +94,18 @@ def make_file(path: Path, mode: int, size_bytes: int, fill: Fill) -> Mapping:
 
 
 def replace_file(
-    path: Path, mode: int, size_bytes: int, fill: Fill, at_the_end: Callable[[Action], None]
+    path: Path, mode: int, size_bytes: int, fill: Fill, take_place: Callable[[Link], None]
 ) -> Mapping:
-    """As make_file(), in place of the one that is there.
+    """A new file, filled, for the place of the one that is there.
 
     Args:
-        at_the_end: called with what gives the new file the name, once that is filled.
+        take_place: called with what links the filled file to a name of the caller's choice.
     """
-    return _make(path, mode, size_bytes, fill, at_the_end)
+    return _make(path, mode, size_bytes, fill, take_place)
 
 
 def _make(
-    path: Path, mode: int, size_bytes: int, fill: Fill, at_the_end: Callable[[Action], None] | None
+    path: Path, mode: int, size_bytes: int, fill: Fill, take_place: Callable[[Link], None] | None
 ) -> Mapping:
     check_room(path.parent, size_bytes)
     try:
@@ -103,10 +113,8 @@ def _make(
         try:
             os.fchmod(fd, mode)
             made = fill(fd)
-            if at_the_end is None:
-                _give_name(fd, spare, path, replaces=False)
-            else:
-                at_the_end(partial(_give_name, fd, spare, path, replaces=True))
+            link = partial(_link, fd, spare)
+            (take_place or _take_name(path))(link)
             return made
         finally:
             os.close(fd)
@@ -134,26 +142,54 @@ def _open_nameless(path: Path) -> tuple[int, Path | None]:
     return os.open(spare, flags, 0o600), spare
 
 
+def _take_name(path: Path) -> Callable[[Link], None]:
+    return lambda link: link(path)
+
+
 def _spare_name(path: Path) -> Path:
-    return path.parent / f".{path.name[:200]}.{os.urandom(8).hex()}"
+    return path.parent / f".{path.name[:200]}.new.{os.urandom(8).hex()}"
 
 
-def _give_name(fd: int, spare: Path | None, path: Path, replaces: bool) -> None:
+def _link(fd: int, spare: Path | None, target: Path) -> None:
     source = spare or Path(f"/proc/self/fd/{fd}")
-    target = _spare_name(path) if replaces else path
     # With a directory's descriptor Python calls linkat(2) with AT_SYMLINK_FOLLOW, which the link in
     # /proc needs; without one it calls link(2), which takes the link itself.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.link(source, target.name, src_dir_fd=folder, dst_dir_fd=folder)
-        if replaces:
-            os.rename(target.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
         os.close(folder)
 
 
+# ---- one generation after the other ----
+# The new file gets a name of its own, the old one says whose turn it is, then the new one gets the
+# cache's name. Whoever dies in between: the old one is still in use, or the next who opens it
+# does the last step.
+
+
+def succeed(path: Path, current: Mapping, link: Link) -> None:
+    """The caller holds all shards of `current`, so that nobody else is in here."""
+    for left in path.parent.glob(f".{glob.escape(path.name[:200])}.next.*"):
+        left.unlink(missing_ok=True)  # of one who died before the old file said so
+    number = int.from_bytes(os.urandom(7), "little") + 1
+    link(_next_name(path, number))
+    retire(current, number)
+    _finish_succession(path, number)
+
+
+def _next_name(path: Path, number: int) -> Path:
+    return path.parent / f".{path.name[:200]}.next.{number:016x}"
+
+
+def _finish_succession(path: Path, number: int) -> None:
+    try:
+        os.rename(_next_name(path, number), path)
+    except FileNotFoundError:
+        pass  # another process did it, or the cache was dropped
+
+
 def open_file(path: Path, allow_uids: Iterable[int] = ()) -> Mapping:
-    """Maps the cache in a file.
+    """Maps the cache in a file; its newest generation.
 
     Raises:
         NoSuchNameError: there is no such file.
@@ -161,6 +197,19 @@ def open_file(path: Path, allow_uids: Iterable[int] = ()) -> Mapping:
             it is a symbolic link, or no regular file.
         CorruptedError, ProtocolError: it is no cache, or of another version.
     """
+    uids = frozenset(allow_uids)
+    for _ in range(MOST_GENERATIONS):
+        mapping = _open_one(path, uids)
+        number = successor_of(mapping)
+        if number == 0:
+            return mapping
+        _finish_succession(path, number)
+    raise error_of(
+        -errno.EBADMSG, "cache.open", path, "it was replaced by a file that is not there"
+    )
+
+
+def _open_one(path: Path, allow_uids: frozenset[int]) -> Mapping:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError as exc:

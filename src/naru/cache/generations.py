@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from naru._native.table import Mapping, create
-from naru._native.tending import AllShards, Records, retire, settings_of, write_record
-from naru.cache.files import replace_file
+from naru._native.tending import AllShards, Records, settings_of, write_record
+from naru.cache.files import Link, replace_file, succeed
 from naru.cache.snapshots import Entry, Head, read_entries, read_head, write
 from naru.errors import CorruptedError, NaruError, from_os_error
 
@@ -41,11 +41,7 @@ def resize(
         if not ours:
             return None
 
-        def take(give_name: Callable[[], None]) -> None:
-            give_name()
-            retire(current, _number())
-
-        return _replaced(path, settings, Records(current), take)
+        return _replaced(path, settings, Records(current), partial(succeed, path, current))
 
 
 def restore(
@@ -57,32 +53,26 @@ def restore(
 ) -> Mapping:
     """A new generation of these records; writers are kept out for the moment of the change only."""
 
-    def take(give_name: Callable[[], None]) -> None:
+    def take_place(link: Link) -> None:
         while True:
             current = current_of()
             with AllShards(current, timeout_s, path) as ours:
                 if ours:
-                    give_name()
-                    retire(current, _number())
+                    succeed(path, current, link)
                     return
 
-    return _replaced(path, settings, records, take)
+    return _replaced(path, settings, records, take_place)
 
 
 def _replaced(
     path: Path,
     settings: dict[str, Any],
     records: Iterable[Record],
-    take: Callable[[Callable[[], None]], None],
+    take_place: Callable[[Link], None],
 ) -> Mapping:
     mode = os.stat(path).st_mode & 0o777
     fill = partial(fill_new, path, settings, records)
-    return replace_file(path, mode, settings["size_bytes"], fill, take)
-
-
-def _number() -> int:
-    """Of a generation: any but 0."""
-    return int.from_bytes(os.urandom(7), "little") + 1
+    return replace_file(path, mode, settings["size_bytes"], fill, take_place)
 
 
 def fill_new(path: Path, settings: dict[str, Any], records: Iterable[Record], fd: int) -> Mapping:
