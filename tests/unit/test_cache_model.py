@@ -202,4 +202,4 @@ class Caches(RuleBasedStateMachine):
 
 TestCaches = Caches.TestCase
 TestCaches.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
-pytestmark = pytest.mark.watchdog(seconds=120)
+pytestmark = pytest.mark.watchdog(seconds=300)

@@ -184,6 +184,8 @@ def stats(name: str, as_json: bool, watches: bool, every_s: float, pickled: bool
             _say(json.dumps(record.as_dict()) if as_json else show_statistics(record))
             if not watches:
                 return
+            if not as_json:
+                _say("")
             time.sleep(max(0.05, every_s))
 
 
