@@ -40,15 +40,17 @@ static inline bool nr_racy_is_same(const uint8_t *shared, const uint8_t *own, ui
 #define NR_FENCE(order) atomic_thread_fence(order)
 static inline void nr_racy_read(uint8_t *to, const uint8_t *from, uint64_t size)
 {
-    memcpy(to, from, size);
+    if (size > 0) /* a part of nothing may be NULL */
+        memcpy(to, from, size);
 }
 static inline void nr_racy_write(uint8_t *to, const uint8_t *from, uint64_t size)
 {
-    memcpy(to, from, size);
+    if (size > 0) /* a part of nothing may be NULL */
+        memcpy(to, from, size);
 }
 static inline bool nr_racy_is_same(const uint8_t *shared, const uint8_t *own, uint64_t size)
 {
-    return memcmp(shared, own, size) == 0;
+    return size == 0 || memcmp(shared, own, size) == 0;
 }
 #endif
 

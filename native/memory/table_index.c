@@ -21,7 +21,8 @@ uint64_t nr_index_find(const struct nr_view *view, const struct nr_key *key,
 
             if (nr_slot_tag(slot) == tag && nr_slot_facts(view, slot, facts) &&
                 facts->key_bytes == key->size &&
-                memcmp(nr_slot_record(view, slot) + nr_record_key_at(facts), key->bytes, key->size) == 0)
+                nr_racy_is_same(nr_slot_record(view, slot) + nr_record_key_at(facts), key->bytes,
+                                key->size))
                 return number;
         }
     }

@@ -165,7 +165,7 @@ static inline int read_value(struct nr_table *table, const struct nr_key *key, u
 {
     uint32_t number = nr_table_shard_of(table, key);
     struct nr_shard *shard = nr_shard_at(table, number);
-    struct sight sight;
+    struct sight sight = {0};
     int result = -EAGAIN;
 
     if (key->size > NR_TABLE_KEY_MOST)
@@ -226,7 +226,7 @@ int nr_table_read_tags(struct nr_table *table, const struct nr_key *key,
                        uint64_t tags[NR_TABLE_TAGS_OF_ONE])
 {
     const struct nr_shard *shard = nr_shard_at(table, nr_table_shard_of(table, key));
-    struct sight sight;
+    struct sight sight = {0};
 
     if (key->size > NR_TABLE_KEY_MOST)
         return -EINVAL;
@@ -275,7 +275,7 @@ static int read_slot(struct nr_table *table, const struct nr_shard *shard, uint6
                      uint8_t *key, struct nr_record_facts *facts)
 {
     _Atomic uint64_t *slots = (_Atomic uint64_t *)((uint8_t *)shard + NR_TABLE_PAGE);
-    struct sight sight;
+    struct sight sight = {0};
     uint64_t slot;
     bool found;
 

@@ -299,7 +299,7 @@ static int keep_own_parts(const struct nr_table *table, struct draft *draft, str
     if (!copy)
         return -ENOMEM;
     for (int i = 0; i < draft->count; i++) {
-        memcpy(copy + done, draft->parts[i].iov_base, draft->parts[i].iov_len);
+        nr_racy_read(copy + done, draft->parts[i].iov_base, draft->parts[i].iov_len);
         done += draft->parts[i].iov_len;
     }
     *whole = (struct iovec){copy, draft->value_bytes};
