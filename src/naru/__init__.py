@@ -19,6 +19,7 @@ Map of the package (each layer knows only those below it):
     requests/                      serve, client: request and reply
     reactor/ engine signals        one loop for everything; native protocols; signals as messages
     channel publishing             listen, connect, pair, sender, receiver; publisher, subscriber
+    cache/                         keys and values that all processes share
     files/                         bytes moved without copying, huge files in windows
     transports/                    one file per mechanism, all of one shape
     _native/                       the ends and every verb: Cython over the C11 core in native/
@@ -67,6 +68,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from naru.address import Address, parse
     from naru.auto.channels import AutoChannel, Selection
+    from naru.cache.cache import Cache
+    from naru.cache.locks import Lock
+    from naru.cache.records import CacheReport, CacheStatistics
     from naru.choosing.front import choose
     from naru.choosing.needs import Needs
     from naru.choosing.policy import Choice
@@ -87,6 +91,9 @@ __all__ = [
     "AutoChannel",
     "BadAddressError",
     "Batch",
+    "Cache",
+    "CacheReport",
+    "CacheStatistics",
     "Channel",
     "Choice",
     "Client",
@@ -98,6 +105,7 @@ __all__ = [
     "ForkedHandleError",
     "LimitError",
     "Listener",
+    "Lock",
     "NameTakenError",
     "NaruError",
     "Needs",
@@ -144,11 +152,15 @@ __all__ = [
 _LATE = {
     "Address": "naru.address",
     "AutoChannel": "naru.auto.channels",
+    "Cache": "naru.cache.cache",
+    "CacheReport": "naru.cache.records",
+    "CacheStatistics": "naru.cache.records",
     "Choice": "naru.choosing.policy",
     "Client": "naru.requests.client",
     "ClientStatistics": "naru.requests.records",
     "Engine": "naru.engine",
     "Listener": "naru.transports.listener",
+    "Lock": "naru.cache.locks",
     "Needs": "naru.choosing.needs",
     "Peer": "naru.transports.contract",
     "PendingReply": "naru.requests.pending",

@@ -27,7 +27,7 @@ from typing import Self
 
 from naru.errors import NameTakenError, NotPermittedError, from_os_error
 
-__all__ = ["NameLock", "is_held", "runtime_directory"]
+__all__ = ["NameLock", "is_held", "private_directory", "runtime_directory"]
 
 F_OFD_GETLK = getattr(fcntl, "F_OFD_GETLK", 36)
 F_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", 37)
@@ -48,6 +48,15 @@ def runtime_directory() -> Path:
         NotPermittedError: It is a symbolic link, belongs to another user, or others may enter it.
     """
     path = _choose_directory()
+    _make_private(path)
+    return path
+
+
+def private_directory(path: Path) -> Path:
+    """The directory, made when it is missing, and checked as runtime_directory() is.
+
+    Raises: NotPermittedError.
+    """
     _make_private(path)
     return path
 

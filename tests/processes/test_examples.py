@@ -75,6 +75,13 @@ PROMISES = {
         r"chart: \d+ received, \d+ lost, 20000 in all, last 19999",
         r"display: \d+ received, \d+ lost, 20000 in all, last 19999",
     ],
+    "shared_cache.py": [
+        r"rendered 20 pages for two workers",
+        r"one worker served 2000",
+        r"the killed one served at least 2000: True",
+        r"still writable and sound: True",
+        r"hit ratio above 98 %: True",
+    ],
     "shell_logs.py": [
         r"log: INFO  request 3 served",
         r"4 lines, 1 of them an error, 0 after the end",

@@ -294,3 +294,30 @@ def files() -> None:
 
     transfer("from")  # type: ignore[call-arg]
     windows("file", "\n")  # type: ignore[arg-type]
+
+
+async def caches(ours: aio.Cache) -> None:
+    cache = naru.Cache.open_or_create("sessions", 1 << 20, codec="numpy")
+    assert_type(cache, naru.Cache)
+    assert_type(cache.get("key"), Any)
+    assert_type(cache.get_many(["key", b"key"]), dict[str | bytes, Any])
+    assert_type(cache.add("key", 1, ttl_s=1.5, tags=["a", b"b"]), bool)
+    assert_type(cache.incr("key"), int)
+    assert_type(cache.get_versioned("key"), tuple[Any, int] | None)
+    assert_type(cache.get_into("key", bytearray(8)), int | None)
+    assert_type(cache.statistics(), naru.CacheStatistics)
+    assert_type(cache.check(repair=True), naru.CacheReport)
+    assert_type(cache.lock("name"), naru.Lock)
+    assert_type(cache.scan("prefix"), Iterator[bytes])
+    assert_type(aio.Cache.open("sessions"), aio.Cache)
+    async with ours.lock("name") as lock:
+        assert_type(lock.held, bool)
+
+    @cache.memoize(ttl_s=60)
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert_type(double(2), int)
+    cache.set(5, b"")  # type: ignore[arg-type]
+    cache.set("key", b"", ttl=5)  # type: ignore[call-arg]
+    naru.Cache("sessions")  # type: ignore[call-arg, arg-type]

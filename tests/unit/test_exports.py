@@ -13,7 +13,9 @@ import pytest
 import naru
 import naru.testing
 
-PUBLIC_MODULES = ["naru", "naru.aio", "naru.files", "naru.reactor", "naru.signals", "naru.testing"]
+PUBLIC_MODULES = [
+    "naru", "naru.aio", "naru.cache", "naru.files", "naru.reactor", "naru.signals", "naru.testing"
+]  # fmt: skip
 
 # Where the public names of `naru` come from; functions for the transports stay where they are.
 SOURCES = {

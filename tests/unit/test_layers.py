@@ -21,6 +21,7 @@ LAYERS = [
     ("naru.settings",),
     ("naru.runtime", "naru.outbox"),
     ("naru._native",),
+    ("naru.cache",),  # below aio, which has its twin
     ("naru.transports",),
     ("naru.channel", "naru.publishing"),
     ("naru.choosing",),

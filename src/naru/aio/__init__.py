@@ -14,6 +14,7 @@ Map of the folder:
 
     opening     connect, listen, pair, sender, receiver
     listener    what listen() gives
+    cache       the shared cache: naru.Cache with what waits awaited
     ends        the ends and their verbs
     end         what they share: the slow half of a verb, closing
     blocks      async with: lease, lease_many, reserve
@@ -27,11 +28,13 @@ the loop. Must not know: any transport, any loop but asyncio's interface.
 
 from __future__ import annotations
 
+from naru.aio.cache import Cache
 from naru.aio.ends import Channel, Receiver, Sender
 from naru.aio.listener import Listener
 from naru.aio.opening import connect, listen, pair, receiver, sender
 
 __all__ = [
+    "Cache",
     "Channel",
     "Listener",
     "Receiver",

@@ -30,7 +30,14 @@ from naru.errors import ProtocolError, TimedOutError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["ArrayLease", "ArrayReservation", "array_of", "send_array", "try_send_array"]
+__all__ = [
+    "ArrayLease",
+    "ArrayReservation",
+    "array_of",
+    "parts_of",
+    "send_array",
+    "try_send_array",
+]
 
 _Order = Literal["C", "F"]
 
@@ -59,6 +66,14 @@ def try_send_array(end: Any, value: Any) -> bool:
         return False
     sent: bool = end.try_send(finished(prefix, 0) + _bytes_of(array, order).data)
     return sent
+
+
+def parts_of(value: Any) -> tuple[bytes, NDArray[Any]]:
+    """Header and items as they lie, for places that are no ends; array_of() reads both in a row."""
+    array = _as_array(value)
+    order = _order_of(array)
+    header = finished(prefix_of(array.dtype, array.shape, order), 0)
+    return header, _bytes_of(array, order)
 
 
 def _send_in_place(

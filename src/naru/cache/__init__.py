@@ -1,0 +1,32 @@
+"""naru.Cache: keys and values in shared memory, for all processes of a machine.
+
+    import naru
+
+    cache = naru.Cache.open_or_create("sessions", 256 << 20)
+    cache.set("user:7", {"name": "Kim"}, ttl_s=300)
+    cache.get("user:7")
+
+Map of the folder:
+
+    cache        Cache: with the verbs that wait
+    verbs        everything else: making, opening, mapping, the whole of it
+    making       one maker for a value, the others wait
+    locks        locks by name
+    awaiting     both for asyncio (naru.aio.Cache)
+    memoizing    functions that remember
+    codecs       how values are packed
+    files        names, files, owners; room: is there memory for it
+    generations  resize, snapshot, restore; snapshots: the format
+    records      statistics
+    django, flask_caching, aiocache    backends of these frameworks
+
+The quick verbs are C: naru._native.table. Must not know: transports, channels.
+"""
+
+from __future__ import annotations
+
+from naru.cache.cache import Cache
+from naru.cache.locks import Lock
+from naru.cache.records import CacheReport, CacheStatistics
+
+__all__ = ["Cache", "CacheReport", "CacheStatistics", "Lock"]
