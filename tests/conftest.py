@@ -1,6 +1,6 @@
 """What holds for every test: a watchdog, no leak, no warning, a runtime directory of this run.
 
-Watchdog   20 s (`@pytest.mark.watchdog(seconds=60)`); at its end all stacks are printed and the run
+Watchdog   60 s (`@pytest.mark.watchdog(seconds=120)`); at its end all stacks are printed and the run
            is killed: a test that hangs in C cannot be failed any other way.
 Leaks      open descriptors, children and zombies, files in /dev/shm and the runtime directory,
            message queues, threads: none more after a test than before (`@pytest.mark.may_leak` for
@@ -25,7 +25,7 @@ import pytest
 
 from naru.testing import Inventory
 
-WATCHDOG_S = 20.0
+WATCHDOG_S = 60.0
 
 hypothesis.settings.register_profile("naru", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("naru")

@@ -6,6 +6,7 @@
 
 /* A waiter looks up this often: for signals while it spins or queues, for a sibling's owner. */
 #define SLICE_NS 50000000u
+#define FIRST_SLEEP_NS 50000000u
 /* Giving up and taking back the lock costs a twentieth of it. */
 #define GLANCE_NS 2000u
 /* So many messages between two waits are a stream. */
@@ -122,8 +123,11 @@ int nr_endpoint_look_up(struct nr_endpoint *e, enum nr_direction direction)
     return result == -EHOSTDOWN && is_just_beginning(e) ? 0 : result;
 }
 
-static int sleep_in_kernel(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)
+/* With a limit: NR_LOOK_AT_SIGNALS when nothing has happened after so long. */
+static int sleep_in_kernel(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns,
+                           uint64_t limit_ns)
 {
+    uint64_t limit = limit_ns == NR_FOREVER ? NR_FOREVER : nr_os_now_ns() + limit_ns;
     struct pollfd fds[NR_SLEEP_FDS + 1];
     int count = e->ops->fall_asleep(e, direction, fds);
     int result = 1;
@@ -135,9 +139,13 @@ static int sleep_in_kernel(struct nr_endpoint *e, enum nr_direction direction, u
         uint64_t interval = nr_endpoint_look_up_interval(e);
         uint64_t look = interval == NR_FOREVER ? NR_FOREVER : nr_os_now_ns() + interval;
 
-        result = sleep_until(e, direction, fds, count, earlier(deadline_ns, look));
-        if (result != 0 || (deadline_ns <= look))
+        result = sleep_until(e, direction, fds, count, earlier(earlier(deadline_ns, look), limit));
+        if (result != 0 || deadline_ns <= earlier(look, limit))
             break;
+        if (limit != NR_FOREVER && nr_os_now_ns() >= limit) {
+            result = NR_LOOK_AT_SIGNALS;
+            break;
+        }
         result = nr_endpoint_look_up(e, direction);
         if (result != 0)
             break;
@@ -167,7 +175,8 @@ static int spin_slice(struct nr_endpoint *e, enum nr_direction direction, uint64
     return count != 0 ? count : -EINTR;
 }
 
-static int wait_in_turn(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)
+static int wait_in_turn(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns,
+                        uint64_t limit_ns)
 {
     struct nr_waiting *waiting = &e->waiting[direction];
     uint64_t started = nr_os_now_ns();
@@ -191,21 +200,46 @@ static int wait_in_turn(struct nr_endpoint *e, enum nr_direction direction, uint
     /* Where looking is a system call, the sleep is the look: it ends at once. */
     if (e->ready_is_cheap ? is_worth_a_try(e, direction) : nr_endpoint_state(e) != NR_OPEN)
         return 1;
-    result = sleep_in_kernel(e, direction, deadline_ns);
+    result = sleep_in_kernel(e, direction, deadline_ns, limit_ns);
     if (result == 1)
         nr_waiting_learn(waiting, nr_os_now_ns() - started, false);
     return result;
 }
 
-int nr_endpoint_wait(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)
+static int end_wait(struct nr_endpoint *e, enum nr_direction direction, int result)
 {
-    int result = wait_in_turn(e, direction, deadline_ns);
-
     if (direction == NR_RECEIVE && atomic_exchange(&e->waiter, NR_NOBODY_WAITS) == NR_KICKED) {
         nr_process_end_interrupt();
         return 1;
     }
     return result;
+}
+
+int nr_endpoint_wait(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)
+{
+    return end_wait(e, direction, wait_in_turn(e, direction, deadline_ns, NR_FOREVER));
+}
+
+int nr_endpoint_begin_wait(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)
+{
+    int result = wait_in_turn(e, direction, deadline_ns, FIRST_SLEEP_NS);
+
+    return result == NR_LOOK_AT_SIGNALS ? result : end_wait(e, direction, result);
+}
+
+int nr_endpoint_go_on_waiting(struct nr_endpoint *e, enum nr_direction direction,
+                              uint64_t deadline_ns)
+{
+    int result = sleep_in_kernel(e, direction, deadline_ns, NR_FOREVER);
+
+    if (result == 1)
+        nr_waiting_learn(&e->waiting[direction], FIRST_SLEEP_NS, false);
+    return end_wait(e, direction, result);
+}
+
+void nr_endpoint_give_up_waiting(struct nr_endpoint *e, enum nr_direction direction)
+{
+    (void)end_wait(e, direction, 0);
 }
 
 int nr_endpoint_hold(struct nr_endpoint *e, enum nr_direction direction, uint64_t deadline_ns)

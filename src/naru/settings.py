@@ -375,10 +375,10 @@ class UdpSettings(Settings):
 
     framing: Literal["naru", "raw"] = _framing("naru", "raw")
     heartbeat_s: float = _option(
-        1.0,
+        3.0,
         _seconds(0.1, 3600, or_zero=True),
         "A peer that is silent for so long is gone; both sides send when they have nothing to say.",
-        shown="1.0",
+        shown="3.0",
     )
     send_buffer_bytes: int | None = _buffer()
     receive_buffer_bytes: int | None = _buffer()

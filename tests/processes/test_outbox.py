@@ -19,7 +19,7 @@ def begin(a: naru.Channel) -> None:
     a.send(LARGE, timeout_s=0.05)
 
 
-@pytest.mark.watchdog(seconds=30)
+@pytest.mark.watchdog(seconds=60)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_rest_of_a_timed_send_goes_out_by_itself(kind: str) -> None:
     a, b = naru.pair(kind)
@@ -30,7 +30,7 @@ def test_rest_of_a_timed_send_goes_out_by_itself(kind: str) -> None:
         assert b.receive(timeout_s=20) == b"next"
 
 
-@pytest.mark.watchdog(seconds=30)
+@pytest.mark.watchdog(seconds=60)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_rest_of_a_try_send_goes_out_by_itself(kind: str) -> None:
     a, b = naru.pair(kind)
@@ -39,7 +39,7 @@ def test_rest_of_a_try_send_goes_out_by_itself(kind: str) -> None:
         assert b.receive(timeout_s=20) == LARGE
 
 
-@pytest.mark.watchdog(seconds=30)
+@pytest.mark.watchdog(seconds=60)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_messages_behind_a_rest_stay_in_order(kind: str) -> None:
     a, b = naru.pair(kind)
@@ -52,7 +52,7 @@ def test_messages_behind_a_rest_stay_in_order(kind: str) -> None:
         sender.join()
 
 
-@pytest.mark.watchdog(seconds=30)
+@pytest.mark.watchdog(seconds=60)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_rest_for_a_peer_that_closed_ends_its_thread(kind: str) -> None:
     a, b = naru.pair(f"{kind}:?linger_s=0.1")
@@ -65,7 +65,7 @@ def test_rest_for_a_peer_that_closed_ends_its_thread(kind: str) -> None:
     a.close()
 
 
-@pytest.mark.watchdog(seconds=30)
+@pytest.mark.watchdog(seconds=60)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_end_with_a_rest_is_collected_all_the_same(kind: str) -> None:
     a, b = naru.pair(f"{kind}:?linger_s=0.1")

@@ -262,6 +262,13 @@ void nr_endpoint_let_go(struct nr_endpoint *, enum nr_direction);
 /* The holder waits until the operation is worth another try: 1; 0 at the deadline (CLOCK_MONOTONIC
  * ns or NR_FOREVER); -EINTR when the binding should look at signals; -errno. */
 int nr_endpoint_wait(struct nr_endpoint *, enum nr_direction, uint64_t deadline_ns);
+/* The same for a binding whose signal handlers only leave a note: a signal that came while the operation
+ * was tried interrupts no sleep. So the sleep that begins here ends once after 50 ms, with
+ * NR_LOOK_AT_SIGNALS; then either of the other two follows. */
+#define NR_LOOK_AT_SIGNALS 2
+int nr_endpoint_begin_wait(struct nr_endpoint *, enum nr_direction, uint64_t deadline_ns);
+int nr_endpoint_go_on_waiting(struct nr_endpoint *, enum nr_direction, uint64_t deadline_ns);
+void nr_endpoint_give_up_waiting(struct nr_endpoint *, enum nr_direction);
 /* Its parts, for those who wait in steps (watch.h). Looks for so long whether the operation is worth
  * another try. */
 bool nr_endpoint_spin(struct nr_endpoint *, enum nr_direction, uint64_t budget_ns);

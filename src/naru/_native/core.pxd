@@ -143,6 +143,10 @@ cdef extern from "naru/endpoint.h" nogil:
     void nr_endpoint_let_go(nr_endpoint *, nr_direction)
     void nr_endpoint_announce_wait(nr_endpoint *)
     int nr_endpoint_wait(nr_endpoint *, nr_direction, uint64_t deadline_ns)
+    int NR_LOOK_AT_SIGNALS
+    int nr_endpoint_begin_wait(nr_endpoint *, nr_direction, uint64_t deadline_ns)
+    int nr_endpoint_go_on_waiting(nr_endpoint *, nr_direction, uint64_t deadline_ns)
+    void nr_endpoint_give_up_waiting(nr_endpoint *, nr_direction)
     int nr_endpoint_begin_close(nr_endpoint *)
     void nr_endpoint_finish_close(nr_endpoint *)
     void nr_endpoint_free(nr_endpoint *)

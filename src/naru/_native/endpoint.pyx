@@ -139,8 +139,13 @@ cdef class Endpoint:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc_info):
-        self.close()
+    def __exit__(self, kind, error, traceback):
+        try:
+            self.close()
+        except errors.TimedOutError as late:
+            if error is None:
+                raise
+            error.add_note(str(late))  # what ended the block is told first: Ctrl-C is Ctrl-C
 
     def __del__(self):
         if nr_endpoint_state(self.core) == NR_OPEN:
@@ -272,7 +277,15 @@ cdef class Endpoint:
         if direction == NR_RECEIVE:
             nr_endpoint_announce_wait(self.core)
         with nogil:
-            result = nr_endpoint_wait(self.core, direction, deadline_ns)
+            result = nr_endpoint_begin_wait(self.core, direction, deadline_ns)
+        if result == NR_LOOK_AT_SIGNALS:
+            try:
+                PyErr_CheckSignals()
+            except BaseException:
+                nr_endpoint_give_up_waiting(self.core, direction)
+                raise
+            with nogil:
+                result = nr_endpoint_go_on_waiting(self.core, direction, deadline_ns)
         if result == -EINTR:
             PyErr_CheckSignals()
             return 1

@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["keep_beating"]
 
-BEATS_PER_LIMIT = 4
+BEATS_PER_LIMIT = 10
 
 
 class _Heart:
