@@ -29,6 +29,7 @@ __all__ = ["COMMANDS", "module_of", "run"]
 
 COMMANDS: Mapping[str, str] = {
     "bench": "Measure every transport of this machine, side by side.",
+    "cache": "Keys and values that all processes of this machine share.",
     "choose": "Which transport is the best for these needs, and why.",
     "copy": "Bytes from a file or a socket to another, without copying them.",
     "count": "The lines of huge files, quickly.",
