@@ -13,3 +13,7 @@ static uint64_t read_clock(clockid_t clock)
 uint64_t nr_os_now_ns(void) { return read_clock(CLOCK_MONOTONIC); }
 
 uint64_t nr_os_coarse_now_ns(void) { return read_clock(CLOCK_MONOTONIC_COARSE); }
+
+uint64_t nr_os_boot_ns(void) { return read_clock(CLOCK_BOOTTIME); }
+
+uint64_t nr_os_real_ns(void) { return read_clock(CLOCK_REALTIME); }

@@ -169,3 +169,19 @@ int nr_os_lock_byte_is_held(int fd, uint64_t offset)
         return -errno;
     return lock.l_type != F_UNLCK;
 }
+
+static int change_byte_lock(int fd, uint64_t offset, short type)
+{
+    struct flock lock = {
+        .l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
+    int result;
+
+    do
+        result = fcntl(fd, F_OFD_SETLKW, &lock);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : 0;
+}
+
+int nr_os_lock_byte(int fd, uint64_t offset) { return change_byte_lock(fd, offset, F_WRLCK); }
+
+int nr_os_unlock_byte(int fd, uint64_t offset) { return change_byte_lock(fd, offset, F_UNLCK); }

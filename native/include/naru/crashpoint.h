@@ -37,6 +37,22 @@ enum nr_crashpoint {
     NR_AT_SEGMENT_ALLOCATED = 17,  /* it has its size and is all zeroes */
     NR_AT_SEGMENT_WRITTEN = 18,    /* its header is written, it is not sealed */
     NR_AT_SEGMENT_SEALED = 19,     /* it is complete, nobody else knows it */
+    /* memory/table*.c: a writer, with the mutex of a shard */
+    NR_AT_TABLE_ALLOCATED = 20,    /* the file has its size, it has no header */
+    NR_AT_TABLE_LOCKED = 21,       /* nothing is changed */
+    NR_AT_TABLE_TAIL = 22,         /* no slot points to the oldest record, the tail has not moved */
+    NR_AT_TABLE_TAIL_MOVED = 23,   /* its room is free, nothing is written over it */
+    NR_AT_TABLE_FILLED = 24,       /* the head has passed a filler */
+    NR_AT_TABLE_WRITTEN = 25,      /* a record is written, the head has not moved */
+    NR_AT_TABLE_HEAD = 26,         /* the head has passed it, no slot points to it */
+    NR_AT_TABLE_INTENT = 27,       /* the intent is written, the slot is not */
+    NR_AT_TABLE_CHANGED = 28,      /* the slot is written, the sums are not */
+    NR_AT_TABLE_SUMS = 29,         /* some of the sums are written */
+    NR_AT_TABLE_UNLOCK = 30,       /* all is done, the mutex is held */
+    NR_AT_TABLE_OWNER_DIED = 31,   /* the dead holder's mutex is ours, nothing is repaired */
+    NR_AT_TABLE_RECOVERED = 32,    /* all is repaired, the mutex is not consistent */
+    NR_AT_TABLE_EMPTYING = 33,     /* half of the slots are cleared */
+    NR_AT_TABLE_CLAIM = 34,        /* a claim is written but for its pid */
     NR_CRASHPOINTS
 };
 

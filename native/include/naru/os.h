@@ -19,6 +19,8 @@
 /* ---- clock.c ---- */
 uint64_t nr_os_now_ns(void);          /* CLOCK_MONOTONIC */
 uint64_t nr_os_coarse_now_ns(void);   /* the same clock, 4 ms steps, a quarter of the price */
+uint64_t nr_os_boot_ns(void);         /* CLOCK_BOOTTIME: goes on while the machine sleeps */
+uint64_t nr_os_real_ns(void);         /* CLOCK_REALTIME: may jump */
 
 /* ---- files.c: descriptors ---- */
 int nr_os_close(int fd);              /* never retried: on Linux the number is free even at EINTR */
@@ -33,6 +35,8 @@ ssize_t nr_os_read(int fd, void *buffer, size_t size);
  * held back in this thread around the call. */
 ssize_t nr_os_write_parts(int fd, const struct iovec *parts, int count);
 int nr_os_lock_byte_is_held(int fd, uint64_t offset); /* OFD write lock of another open file: 1, 0 */
+int nr_os_lock_byte(int fd, uint64_t offset);         /* waits for it */
+int nr_os_unlock_byte(int fd, uint64_t offset);
 
 /* ---- events.c: epoll, timers, pipes, listening, limits ---- */
 struct epoll_event;
@@ -100,5 +104,16 @@ int nr_os_barrier(void);
 int nr_os_cpu_count(void);            /* online in this machine, not in the affinity mask */
 int nr_os_die_with_parent(int signal_number); /* when the thread that forked us ends (prctl(2)) */
 int nr_os_catch_forks(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
+/* When it started (/proc/PID/stat, field 22): with the pid, one process for ever. -ESRCH: dead, and a
+ * zombie is. */
+int nr_os_process_started(uint32_t pid, uint64_t *started);
+int nr_os_boot_id(uint8_t id[16]);    /* another after each boot */
+int nr_os_pid_namespace(uint64_t *number);
+
+/* ---- futex.c: sleeping on a word that several processes map ---- */
+/* While *word is `expected`: 0 woken, -EAGAIN it is not, -ETIMEDOUT. Like nr_os_sleep(), -EINTR is
+ * passed on. */
+int nr_os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+int nr_os_futex_wake(_Atomic uint32_t *word); /* all; how many slept */
 
 #endif

@@ -16,18 +16,19 @@
  * Slot         64 bits, in buckets of 8 (one cache line); a key may be in one of two buckets:
  *                  63..48 tag of the hash | 47..46 frequency | 45 log (0 small, 1 main) | 44..0 offset / 8
  *              0: empty. Readers change the frequency only (compare-and-swap, and never twice).
- * Record       16 bytes, key, tag marks, value; padded to 8. Never crosses the end of its log:
+ * Record       16 bytes, tag marks, key, value; padded to 8. Never crosses the end of its log:
  *              a filler stands before it. A log position is a count of bytes since creation and never goes
  *              back; the offset is the position modulo the log's bytes.
  * Publication  bytes beyond the head are nobody's. A writer fills a record there, moves the head, then
  *              stores the slot: that one store is the instant of the change. Before it overwrites, it
  *              clears or moves the slots of what lies there, and moves the tail.
- * Reading      slot -> bytes -> "is the slot the same, and has the tail not come there?". Positions do not
- *              repeat, so a change between the two looks is always seen. What was read before that is not
- *              believed: lengths are bounded by the log first.
- * Death        of a writer at any instruction leaves a table that is right but for its sums: the next
- *              owner of the mutex (EOWNERDEAD) recounts the shard under it, which takes less than 10 ms,
- *              and goes on; dying in there leaves it to the next. A shard whose control page contradicts
+ * Reading      tail -> slot -> bytes -> "has the tail not passed them?". Positions do not repeat, so bytes
+ *              that were written over between the two looks are always noticed; a slot that changed makes
+ *              the value older, not wrong. What was read before that is not believed: lengths are bounded
+ *              by the log first.
+ * Death        of a writer at any instruction leaves a table that is right but for its sums: each
+ *              change of a slot is announced in the shard's intent, from which the next owner of the mutex
+ *              (EOWNERDEAD) sees what happened and sets the sums right; dying in there leaves it to the next. A shard whose control page contradicts
  *              itself is emptied and counted (`rebuilt`); the others do not notice.
  * A stopped    holder of a mutex is not robbed: -ETIMEDOUT for writers of that shard. Readers and other
  *              shards go on.
@@ -40,7 +41,8 @@
  * Every function is for any thread. Keys are 0..NR_TABLE_KEY_MOST bytes; values 0..nr_table_value_most().
  * Returns 0 or more, or -errno: -ENOENT not there (or expired, or its tag evicted), -EEXIST there,
  * -E2BIG too large for a shard, -EINVAL key too long, -ETIMEDOUT the lock, -ESTALE the table was resized:
- * open its successor, -EBADMSG not what it claims to be, -EPROTONOSUPPORT another layout. */
+ * open its successor, -EBADMSG not what it claims to be, -EPROTONOSUPPORT another layout, -EXDEV opened from
+ * another pid namespace, where the holder of a mutex could not be told from a stranger. */
 #ifndef NARU_TABLE_H
 #define NARU_TABLE_H
 
@@ -112,12 +114,17 @@ int nr_table_get(struct nr_table *, const struct nr_key *, void *into, size_t ro
  * it may be called more than once (a writer came in between), with the size of the moment. */
 int nr_table_get_with(struct nr_table *, const struct nr_key *, uint8_t *(*place)(void *, uint64_t),
                       void *context, struct nr_entry *entry);
+/* As get, without a hit or a mark: for copies of everything, which are no use of it. */
+int nr_table_peek(struct nr_table *, const struct nr_key *, void *into, size_t room, struct nr_entry *entry);
 /* As get, without a copy, a hit or a mark. */
 int nr_table_look(struct nr_table *, const struct nr_key *, struct nr_entry *entry);
-/* Fetches the buckets of many keys into the processor's cache: before a loop over them. */
+/* The tags of a living entry, as nr_table_tag() gave them but for the bits that do not matter: how many. */
+int nr_table_read_tags(struct nr_table *, const struct nr_key *, uint64_t tags[NR_TABLE_TAGS_OF_ONE]);
+/* Fetches the buckets and records of many keys into the processor's cache: before a loop over them. */
 void nr_table_prefetch(const struct nr_table *, const struct nr_key *, size_t count);
 
-/* ---- writing: the shard's mutex, waited for until `deadline_ns` (nr_os_now_ns(); NR_FOREVER) ---- */
+/* ---- writing: the shard's mutex, waited for until `deadline_ns` (nr_os_now_ns(); NR_FOREVER) ----
+ * 0 tries once: -ETIMEDOUT at once, which no statistics count. */
 
 enum nr_condition {
     NR_ALWAYS,
@@ -138,6 +145,7 @@ struct nr_change {
 };
 
 #define NR_KEEP_EXPIRY INT64_MIN
+#define NR_KEEP_TAGS UINT32_MAX /* as tag_count: those that it had, evicted ones too */
 
 /* `written` (NULL: not asked) is what stands there now. */
 int nr_table_set(struct nr_table *, const struct nr_key *, const struct nr_change *,
@@ -147,8 +155,10 @@ int nr_table_delete_version(struct nr_table *, const struct nr_key *, uint64_t v
                             uint64_t deadline_ns);
 int nr_table_touch(struct nr_table *, const struct nr_key *, int64_t expires_ms, uint64_t deadline_ns);
 /* Read, change, write under the lock: `change` sees the value as it is (entry NULL: absent; bytes are in
- * place and end with the call) and fills in what shall stand. It answers 0 write, NR_LEAVE, NR_REMOVE, or
- * -errno to leave it. It must not call the table. (incr, append, SADD) */
+ * place and end with the call) and fills in what shall stand; kind, expiry (NR_KEEP_EXPIRY) and tags
+ * (NR_KEEP_TAGS) are as they were until it says otherwise, and parts may lie in the old bytes. It answers
+ * 0 write, NR_LEAVE, NR_REMOVE, or -errno to leave it, which is the answer of the call too. It must not
+ * call the table. (incr, append, SADD) */
 #define NR_LEAVE 1
 #define NR_REMOVE 2
 int nr_table_update(struct nr_table *, const struct nr_key *, uint64_t deadline_ns,
@@ -156,7 +166,8 @@ int nr_table_update(struct nr_table *, const struct nr_key *, uint64_t deadline_
                                   struct nr_change *change),
                     void *context, struct nr_entry *written);
 /* Decimal integers of 64 bits in text, as Redis: -EDOM not a number, -ERANGE overflow. Absent: `initial`
- * is written (initial_is_set) or -ENOENT. */
+ * itself is written, without delta (NULL: -ENOENT), to expire at expires_ms. What is there keeps its
+ * expiry, kind and tags. */
 int nr_table_add_to(struct nr_table *, const struct nr_key *, int64_t delta, const int64_t *initial,
                     int64_t expires_ms, uint64_t deadline_ns, int64_t *result);
 /* All keys of a few shards at once: takes the shards' locks in order (MULTI/EXEC). Between lock and

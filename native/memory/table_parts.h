@@ -1,0 +1,418 @@
+/* table_parts.h: the structs of the shared table (naru/table.h), and what its files tell each other.
+ *
+ *     table.c             file, header, handle, clock, tags
+ *     table_hash.c        keyed hash
+ *     table_read.c        readers: no locks
+ *     table_scan.c        scan, statistics
+ *     table_lock.c        mutex of a shard, repair after a death
+ *     table_index.c       the writer's way to slots; each change with its intent
+ *     table_log.c         records, heads and tails of the logs
+ *     table_evict.c       S3-FIFO: what leaves, what stays, ghosts
+ *     table_write.c       set, delete, touch, update, clear
+ *     table_check.c       every slot and record against each other
+ *     table_claims.c      locks by name
+ *
+ * Shard (its control page first, all of it in the file)
+ *        0  u64 tail[2]        the oldest byte of the small and the main log    readers look here
+ *       64  the mutex
+ *      128  u64 head[2]        the first byte that is nobody's; version, sums
+ *      256  the intent         what the holder of the mutex is about to change
+ *      512  counters
+ *     4096  index, ghosts, small log, main log
+ * Record (8 byte words, a multiple of them)
+ *        0  u32 version (0: filler, no more words), u32 bytes of the value (filler: of all of it)
+ *        8  39 bit expiry in ms (0: never) | 16 bit bytes of the key | 5 bit tags | 4 bit kind
+ *       16  u64 for each tag: its counter's number << 32 | what the counter said; key; value */
+#ifndef NR_TABLE_PARTS_H
+#define NR_TABLE_PARTS_H
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "naru/crashpoint.h"
+#include "naru/os.h"
+#include "naru/table.h"
+
+#define NR_TABLE_PAGE 4096u
+#define NR_BUCKET_SLOTS 8u
+#define NR_RECORD_WORDS 16u /* bytes of its header */
+#define NR_EXPIRY_BITS 39   /* 17 years of milliseconds */
+#define NR_NO_SLOT UINT64_MAX
+
+enum { NR_SMALL, NR_MAIN, NR_LOGS };
+
+/* ---- slots ---- */
+
+#define NR_SLOT_ONE_READ (1ull << 46)
+#define NR_SLOT_READS (3ull << 46)
+#define NR_SLOT_MAIN (1ull << 45)
+#define NR_SLOT_OFFSET (NR_SLOT_MAIN - 1)
+
+static inline uint64_t nr_slot_make(uint64_t tag, uint64_t reads, int log, uint64_t offset)
+{
+    return tag << 48 | reads << 46 | (uint64_t)log << 45 | offset >> 3;
+}
+static inline uint64_t nr_slot_tag(uint64_t slot) { return slot >> 48; }
+static inline uint64_t nr_slot_reads(uint64_t slot) { return slot >> 46 & 3; }
+static inline int nr_slot_log(uint64_t slot) { return slot & NR_SLOT_MAIN ? NR_MAIN : NR_SMALL; }
+static inline uint64_t nr_slot_offset(uint64_t slot) { return (slot & NR_SLOT_OFFSET) << 3; }
+static inline bool nr_slot_is_same(uint64_t a, uint64_t b) { return ((a ^ b) & ~NR_SLOT_READS) == 0; }
+
+/* ---- the file ---- */
+
+struct nr_table_header {
+    uint8_t magic[8]; /* last of all: a half-made file has none */
+    uint32_t layout, byte_order;
+    uint64_t total_bytes;
+    uint64_t shard_bytes;
+    uint32_t shards, entry_bytes, small_percent, reserved;
+    uint64_t seed[2];
+    char codec[NR_TABLE_CODECS];
+    /* of this boot: set again by who opens the file first after another one */
+    uint8_t boot[16];
+    uint64_t pid_namespace;
+    int64_t made_real_ms; /* CLOCK_REALTIME: how long the machine was off */
+    _Atomic int64_t clock_base_ms;
+    alignas(64) _Atomic uint64_t successor;
+    alignas(64) pthread_mutex_t rebuilding; /* whoever makes a shard's mutex anew */
+};
+static_assert(sizeof(struct nr_table_header) <= NR_TABLE_PAGE, "one page");
+static_assert(offsetof(struct nr_table_header, successor) == 128, "layout");
+
+struct nr_claim {
+    _Atomic uint64_t hash; /* of its name; written last */
+    _Atomic uint32_t pid;  /* 0: free */
+    uint32_t reserved;
+    _Atomic uint64_t started, number;
+    _Atomic int64_t expires_ms;
+    uint64_t padding[3];
+};
+static_assert(sizeof(struct nr_claim) == 64, "layout");
+
+struct nr_sums {
+    _Atomic uint64_t entries;
+    _Atomic uint64_t live_bytes[NR_LOGS]; /* records that a slot points to, with header and padding */
+};
+
+/* What a change of one slot does to the sums: written before it, so that the next owner of the mutex
+ * sees from the slot alone whether it happened. */
+enum { NR_INTENDS_NOTHING, NR_INTENDS_SLOT, NR_INTENDS_EMPTYING, NR_INTENDS_DROPPING };
+struct nr_intent {
+    _Atomic uint64_t state; /* DROPPING: + log << 8 */
+    uint64_t slot, value;
+    uint64_t before[3], after[3];
+};
+
+enum nr_counter {
+    NR_HITS,
+    NR_MISSES,
+    NR_SETS,
+    NR_DELETES,
+    NR_EVICTED,
+    NR_EXPIRED,
+    NR_GHOSTS_RETURNED,
+    NR_MOVED_TO_MAIN,
+    NR_INDEX_EVICTED,
+    NR_RETRIES,
+    NR_LOCK_WAITS,
+    NR_LOCK_TIMEOUTS,
+    NR_OWNERS_DIED,
+    NR_REBUILT,
+    NR_LAST_RECOVERY_NS,
+    NR_COUNTERS
+};
+
+struct nr_shard {
+    alignas(64) _Atomic uint64_t tail[NR_LOGS];
+    alignas(64) pthread_mutex_t lock;
+    alignas(64) _Atomic uint64_t head[NR_LOGS];
+    uint64_t version;
+    struct nr_sums sums;
+    alignas(64) _Atomic uint32_t awaited; /* somebody sleeps until a claim is given back */
+    _Atomic uint32_t given_back;          /* the word that they sleep on */
+    alignas(256) struct nr_intent intent;
+    alignas(512) _Atomic uint64_t counters[NR_COUNTERS];
+};
+static_assert(sizeof(struct nr_shard) <= NR_TABLE_PAGE, "one page");
+static_assert(offsetof(struct nr_shard, head) == 128, "layout");
+static_assert(offsetof(struct nr_shard, intent) == 256, "layout");
+static_assert(offsetof(struct nr_shard, counters) == 512, "layout");
+
+/* ---- this process ---- */
+
+/* Where what is in a shard; from the settings alone, never from what anybody may write. */
+struct nr_layout {
+    uint32_t shards, entry_bytes, small_percent;
+    uint64_t total_bytes, shard_bytes;
+    uint32_t buckets;    /* of a shard */
+    uint32_t ghost_sets; /* words of four fingerprints */
+    uint64_t ghosts_at, log_at[NR_LOGS], log_bytes[NR_LOGS];
+    uint64_t record_most;
+};
+
+struct nr_tally { /* of one shard; zeroed in a forked child, which has counted nothing */
+    alignas(64) _Atomic uint64_t hits;
+    _Atomic uint64_t misses;
+};
+
+struct nr_table {
+    uint8_t *map;
+    struct nr_table_header *header;
+    _Atomic uint32_t *tags;
+    struct nr_claim *claims;
+    uint8_t *first_shard;
+    struct nr_layout layout;
+    uint64_t hash_keys[4];
+    struct nr_tally *tallies;
+    _Atomic int64_t clock_shift_ms;
+};
+
+/* A shard as its writer sees it, and what is decided within one change. */
+struct nr_view {
+    struct nr_table *table;
+    struct nr_shard *shard;
+    _Atomic uint64_t *slots;
+    uint64_t *ghosts;
+    uint8_t *log[NR_LOGS];
+    const struct nr_layout *layout;
+    uint32_t number;
+    int second_chances; /* how many records may still be moved to a head: bounds the work of one set */
+};
+
+static inline struct nr_shard *nr_shard_at(const struct nr_table *table, uint32_t number)
+{
+    return (struct nr_shard *)(table->first_shard + number * table->layout.shard_bytes);
+}
+static inline struct nr_view nr_view_of(struct nr_table *table, uint32_t number)
+{
+    uint8_t *base = table->first_shard + number * table->layout.shard_bytes;
+
+    return (struct nr_view){
+        .table = table,
+        .shard = (struct nr_shard *)base,
+        .slots = (_Atomic uint64_t *)(base + NR_TABLE_PAGE),
+        .ghosts = (uint64_t *)(base + table->layout.ghosts_at),
+        .log = {base + table->layout.log_at[0], base + table->layout.log_at[1]},
+        .layout = &table->layout,
+        .number = number,
+    };
+}
+
+/* ---- what a hash decides: bits 0..9 shard, 10..25 tag, 32..63 first bucket; mixed: the second ---- */
+
+static inline uint32_t nr_hash_shard(const struct nr_layout *layout, uint64_t hash)
+{
+    return (uint32_t)hash & (layout->shards - 1);
+}
+static inline uint64_t nr_hash_tag(uint64_t hash)
+{
+    uint64_t tag = hash >> 10 & 0xffff;
+
+    return tag ? tag : 1; /* so that no slot is 0 but an empty one */
+}
+static inline uint64_t nr_hash_bucket(const struct nr_layout *layout, uint64_t hash, int which)
+{
+    if (which)
+        hash = (hash ^ hash >> 29) * 0x9e3779b97f4a7c15ull;
+    return ((hash >> 32) * layout->buckets >> 32) * NR_BUCKET_SLOTS;
+}
+uint64_t nr_table_hash(const uint64_t keys[4], const void *bytes, size_t size);
+
+/* ---- bytes that may be read while they are overwritten ----
+ * A torn copy is thrown away after a look at the tail. TSan knows neither that nor fences: for it,
+ * bytes and words are atomic. */
+
+#if defined(__SANITIZE_THREAD__)
+#define NR_TABLE_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define NR_TABLE_TSAN 1
+#endif
+#endif
+
+#ifdef NR_TABLE_TSAN
+#define NR_FENCE(order) atomic_signal_fence(memory_order_seq_cst)
+static inline void nr_racy_read(uint8_t *to, const uint8_t *from, uint64_t size)
+{
+    for (uint64_t i = 0; i < size; i++)
+        to[i] = atomic_load_explicit((const _Atomic uint8_t *)from + i, memory_order_relaxed);
+}
+static inline void nr_racy_write(uint8_t *to, const uint8_t *from, uint64_t size)
+{
+    for (uint64_t i = 0; i < size; i++)
+        atomic_store_explicit((_Atomic uint8_t *)to + i, from[i], memory_order_relaxed);
+}
+static inline bool nr_racy_is_same(const uint8_t *shared, const uint8_t *own, uint64_t size)
+{
+    for (uint64_t i = 0; i < size; i++)
+        if (atomic_load_explicit((const _Atomic uint8_t *)shared + i, memory_order_relaxed) != own[i])
+            return false;
+    return true;
+}
+#else
+#define NR_FENCE(order) atomic_thread_fence(order)
+static inline void nr_racy_read(uint8_t *to, const uint8_t *from, uint64_t size)
+{
+    memcpy(to, from, size);
+}
+static inline void nr_racy_write(uint8_t *to, const uint8_t *from, uint64_t size)
+{
+    memcpy(to, from, size);
+}
+static inline bool nr_racy_is_same(const uint8_t *shared, const uint8_t *own, uint64_t size)
+{
+    return memcmp(shared, own, size) == 0;
+}
+#endif
+
+static inline uint64_t nr_word_load(const uint8_t *at)
+{
+    return atomic_load_explicit((const _Atomic uint64_t *)at, memory_order_relaxed);
+}
+static inline void nr_word_store(uint8_t *at, uint64_t word)
+{
+    atomic_store_explicit((_Atomic uint64_t *)at, word, memory_order_relaxed);
+}
+#define nr_get(word) atomic_load_explicit(&(word), memory_order_relaxed)
+#define nr_put(word, value) atomic_store_explicit(&(word), (value), memory_order_relaxed)
+
+/* By the holder of the mutex. */
+static inline void nr_count(struct nr_shard *shard, enum nr_counter counter)
+{
+    nr_put(shard->counters[counter], nr_get(shard->counters[counter]) + 1);
+}
+/* By anybody. */
+static inline void nr_count_shared(struct nr_shard *shard, enum nr_counter counter, uint64_t by)
+{
+    atomic_fetch_add_explicit(&shard->counters[counter], by, memory_order_relaxed);
+}
+
+/* ---- records ---- */
+
+struct nr_record_facts {
+    uint64_t bytes; /* of all of it; of a filler too */
+    uint64_t value_bytes;
+    int64_t expires_ms;
+    uint32_t version; /* 0: a filler */
+    uint32_t key_bytes, tags;
+    uint8_t kind;
+};
+
+static inline uint64_t nr_record_bytes(uint64_t key, uint64_t tags, uint64_t value)
+{
+    return (NR_RECORD_WORDS + tags * 8 + key + value + 7) & ~7ull;
+}
+static inline uint64_t nr_record_word(int64_t expires_ms, uint32_t key, uint32_t tags, uint32_t kind)
+{
+    return (uint64_t)expires_ms | (uint64_t)key << 39 | (uint64_t)tags << 55 | (uint64_t)kind << 60;
+}
+static inline uint64_t nr_record_key_at(const struct nr_record_facts *facts)
+{
+    return NR_RECORD_WORDS + facts->tags * 8;
+}
+static inline uint64_t nr_record_value_at(const struct nr_record_facts *facts)
+{
+    return nr_record_key_at(facts) + facts->key_bytes;
+}
+/* False: no record or filler that ends within `room`. Each word is read once: a lie cannot change
+ * after it was checked. */
+static inline bool nr_record_read(const uint8_t *at, uint64_t room, struct nr_record_facts *facts)
+{
+    uint64_t word;
+
+    if (room < 8)
+        return false;
+    word = nr_word_load(at);
+    facts->version = (uint32_t)word;
+    facts->value_bytes = word >> 32;
+    if (facts->version == 0) {
+        facts->bytes = facts->value_bytes;
+        return facts->bytes >= 8 && facts->bytes % 8 == 0 && facts->bytes <= room;
+    }
+    if (room < NR_RECORD_WORDS)
+        return false;
+    word = nr_word_load(at + 8);
+    facts->expires_ms = (int64_t)(word & ((1ull << NR_EXPIRY_BITS) - 1));
+    facts->key_bytes = word >> 39 & 0xffff;
+    facts->tags = word >> 55 & 31;
+    facts->kind = word >> 60;
+    facts->bytes = nr_record_bytes(facts->key_bytes, facts->tags, facts->value_bytes);
+    return facts->tags <= NR_TABLE_TAGS_OF_ONE && facts->bytes <= room;
+}
+static inline void nr_record_describe(const struct nr_record_facts *facts, struct nr_entry *entry)
+{
+    entry->size_bytes = facts->value_bytes;
+    entry->version = facts->version;
+    entry->expires_ms = facts->expires_ms;
+    entry->kind = facts->kind;
+    entry->tags = facts->tags;
+}
+/* Neither expired nor evicted by a tag. */
+static inline bool nr_record_is_alive(const struct nr_table *table, const uint8_t *at,
+                                      const struct nr_record_facts *facts)
+{
+    if (facts->expires_ms != 0 && (uint64_t)facts->expires_ms <= nr_table_now_ms(table))
+        return false;
+    for (uint32_t i = 0; i < facts->tags; i++) {
+        uint64_t mark = nr_word_load(at + NR_RECORD_WORDS + i * 8);
+
+        /* pairs with: nr_table_evict_tag */
+        if (atomic_load_explicit(&table->tags[mark >> 32 & (NR_TABLE_TAGS - 1)],
+                                 memory_order_acquire) != (uint32_t)mark)
+            return false;
+    }
+    return true;
+}
+
+/* ---- table.c ---- */
+void nr_table_fold(struct nr_table *, uint32_t shard);
+
+/* ---- table_lock.c ---- */
+int nr_mutex_make(pthread_mutex_t *);
+int nr_shard_lock(struct nr_table *, uint32_t shard, uint64_t deadline_ns);
+int nr_shard_lock_to_write(struct nr_table *, uint32_t shard, uint64_t deadline_ns); /* -ESTALE */
+void nr_shard_unlock(struct nr_table *, uint32_t shard);
+
+/* ---- table_index.c: under the mutex ---- */
+uint64_t nr_index_find(const struct nr_view *, const struct nr_key *, struct nr_record_facts *);
+uint64_t nr_index_find_slot(const struct nr_view *, uint64_t hash, uint64_t slot);
+uint64_t nr_index_find_empty(const struct nr_view *, uint64_t hash); /* NR_NO_SLOT: both are full */
+uint64_t nr_index_find_least(const struct nr_view *, uint64_t hash); /* whom nobody will miss */
+/* The instant of every change. `gone` and `come`: bytes of the record that the slot points to before and
+ * after it; 0: none. */
+void nr_index_change(struct nr_view *, uint64_t number, uint64_t value, uint64_t gone, uint64_t come);
+void nr_index_clear(struct nr_view *, uint64_t number); /* whatever it points to */
+void nr_index_repair(struct nr_view *);                 /* of a holder that died */
+void nr_index_recount(struct nr_view *);
+void nr_shard_empty(struct nr_view *);
+void nr_shard_drop_log(struct nr_view *, int log); /* whose records cannot be walked any more */
+static inline const uint8_t *nr_slot_record(const struct nr_view *view, uint64_t slot)
+{
+    return view->log[nr_slot_log(slot)] + nr_slot_offset(slot);
+}
+bool nr_slot_facts(const struct nr_view *, uint64_t slot, struct nr_record_facts *);
+
+/* ---- table_log.c: under the mutex ---- */
+struct nr_spot { /* room for a record at the head of a log */
+    uint8_t *at;
+    uint64_t offset, bytes;
+};
+bool nr_log_has_room(const struct nr_view *, int log, uint64_t bytes);
+void nr_log_reserve(struct nr_view *, int log, uint64_t bytes, struct nr_spot *); /* has_room said so */
+void nr_log_commit(struct nr_view *, int log, const struct nr_spot *);
+void nr_log_move_tail(struct nr_view *, int log, uint64_t bytes);
+bool nr_log_is_empty(const struct nr_view *, int log);
+
+/* ---- table_evict.c: under the mutex ---- */
+void nr_make_room(struct nr_view *, int log, uint64_t bytes);
+bool nr_ghost_take(struct nr_view *, uint64_t hash); /* was it one? It is none any more */
+void nr_ghost_add(struct nr_view *, uint64_t hash);
+
+/* ---- table_claims.c ---- */
+void nr_claims_wake(struct nr_shard *);
+
+#endif
