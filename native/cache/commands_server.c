@@ -288,9 +288,9 @@ static void config_set(struct call *call)
 
 static void config_resetstat(struct call *call)
 {
-    atomic_store(&call->server->line->commands, 0);
-    atomic_store(&call->server->line->hits, 0);
-    atomic_store(&call->server->line->misses, 0);
+    call->server->statistics.commands = 0; /* of this process */
+    call->server->statistics.hits = 0;
+    call->server->statistics.misses = 0;
     nr_reply_ok(call->reply);
 }
 

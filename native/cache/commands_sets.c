@@ -45,6 +45,48 @@ static bool is_same(struct nr_bytes a, struct nr_bytes b)
 
 static uint32_t count_of(struct nr_bytes set) { return set.size < HEADER_BYTES ? 0 : read_u32(set.bytes); }
 
+/* ---- many members at once: a hash table of them, so that a command of n costs n ---- */
+
+#define LINEAR_MOST 4096u /* comparisons that are cheaper than a table */
+
+struct index {
+    struct nr_bytes *places; /* NULL: none is needed */
+    uint32_t mask;
+};
+
+static bool make_index(struct index *index, uint64_t members)
+{
+    uint64_t room = 16;
+
+    while (room < members * 2)
+        room *= 2;
+    index->places = room > UINT32_MAX ? NULL : calloc(room, sizeof *index->places);
+    index->mask = (uint32_t)(room - 1);
+    return index->places != NULL;
+}
+
+/* Where it is, or would be. By the table's secret key: nobody can choose members that collide. */
+static struct nr_bytes *place_of(const struct nr_cache_server *server, const struct index *index,
+                                 struct nr_bytes member)
+{
+    uint32_t at = (uint32_t)nr_table_key(server->table, member.bytes, member.size).hash & index->mask;
+
+    while (index->places[at].bytes && !is_same(index->places[at], member))
+        at = (at + 1) & index->mask;
+    return &index->places[at];
+}
+
+/* True: it was not there. */
+static bool put(const struct nr_cache_server *server, const struct index *index, struct nr_bytes member)
+{
+    struct nr_bytes *place = place_of(server, index, member);
+
+    if (place->bytes)
+        return false;
+    *place = member;
+    return true;
+}
+
 /* ---- changing ---- */
 
 struct work {
@@ -53,6 +95,7 @@ struct work {
     uint32_t member_count;
     int64_t done;
     uint32_t take; /* SPOP */
+    struct index index;
     struct iovec part;
 };
 
@@ -105,9 +148,19 @@ static int add_members(void *context, const uint8_t *bytes, const struct nr_entr
         return -ENOMEM;
     if (entry)
         memcpy(copy, bytes, size);
+    if ((uint64_t)(count + work->member_count) * work->member_count > LINEAR_MOST) {
+        struct nr_bytes member;
+        size_t at = HEADER_BYTES;
+
+        if (!make_index(&work->index, (uint64_t)count + work->member_count))
+            return -ENOMEM;
+        while (entry && next_member((struct nr_bytes){copy, size}, &at, &member))
+            (void)put(work->call->server, &work->index, member);
+    }
     work->done = 0;
     for (uint32_t i = 0; i < work->member_count; i++) {
-        if (has_member((struct nr_bytes){copy, size}, work->members[i]))
+        if (work->index.places ? !put(work->call->server, &work->index, work->members[i])
+                               : has_member((struct nr_bytes){copy, size}, work->members[i]))
             continue;
         write_u32(copy + size, (uint32_t)work->members[i].size);
         memcpy(copy + size + HEADER_BYTES, work->members[i].bytes, work->members[i].size);
@@ -119,6 +172,8 @@ static int add_members(void *context, const uint8_t *bytes, const struct nr_entr
 
 static bool is_to_go(const struct work *work, struct nr_bytes member)
 {
+    if (work->index.places)
+        return place_of(work->call->server, &work->index, member)->bytes != NULL;
     for (uint32_t i = 0; i < work->member_count; i++)
         if (is_same(work->members[i], member))
             return true;
@@ -143,6 +198,12 @@ static int remove_members(void *context, const uint8_t *bytes, const struct nr_e
     copy = nr_server_scratch(work->call->server, set.size + HEADER_BYTES);
     if (!copy)
         return -ENOMEM;
+    if ((uint64_t)left * work->member_count > LINEAR_MOST) {
+        if (!make_index(&work->index, work->member_count))
+            return -ENOMEM;
+        for (uint32_t i = 0; i < work->member_count; i++)
+            (void)put(work->call->server, &work->index, work->members[i]);
+    }
     for (uint32_t count = left; next_member(set, &at, &member); count--) {
         /* Each of the rest with the same chance. */
         bool taken = work->members ? is_to_go(work, member)
@@ -173,6 +234,7 @@ static bool change_set(struct work *work, int (*change)(void *, const uint8_t *,
     int result = nr_table_update(table_of(call), &key, nr_server_deadline(call->server, &key), change,
                                  work, NULL);
 
+    free(work->index.places);
     if (result < 0) {
         call->reply->size = before;
         if (result == -EDOM)

@@ -293,6 +293,7 @@ static int exchange(void *context, const uint8_t *bytes, const struct nr_entry *
     change->count = 1;
     change->kind = NR_KIND_BYTES;
     change->expires_ms = editing->wish->expires_ms;
+    change->tag_count = 0;
     if (!entry && change->expires_ms == NR_KEEP_EXPIRY)
         change->expires_ms = 0;
     return 0;

@@ -1,6 +1,8 @@
 /* MULTI, EXEC, WATCH: what is queued runs with all its shards locked. */
 #include "parts.h"
 
+#define WATCHED_MOST 10000u
+
 static struct nr_table *table_of(const struct call *call) { return call->server->table; }
 
 /* ---- locks ---- */
@@ -68,6 +70,7 @@ static void forget_queue(struct transaction *transaction)
     }
     transaction->last = &transaction->first;
     transaction->count = 0;
+    transaction->bytes = 0;
     transaction->begun = transaction->failed = false;
 }
 
@@ -79,6 +82,7 @@ static void forget_watched(struct transaction *transaction)
         transaction->watched = watched->next;
         free(watched);
     }
+    transaction->watched_count = 0;
 }
 
 void nr_transaction_free(struct client *client)
@@ -106,7 +110,8 @@ void nr_transaction_queue(struct call *call)
 
     for (uint32_t i = 0; i < call->count; i++)
         size += call->arguments[i].size;
-    queued = malloc(size);
+    transaction->bytes += size;
+    queued = transaction->bytes > call->server->settings.output_limit_bytes ? NULL : malloc(size);
     if (!queued) {
         transaction->failed = true;
         nr_server_fail(call, -ENOMEM, NULL);
@@ -170,7 +175,8 @@ void nr_run_watch(struct call *call)
         struct watched *watched = malloc(sizeof *watched + key.size);
         struct nr_entry entry;
 
-        if (!watched) {
+        if (!watched || ++transaction->watched_count > WATCHED_MOST) {
+            free(watched);
             nr_server_fail(call, -ENOMEM, NULL);
             return;
         }

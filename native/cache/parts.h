@@ -110,7 +110,8 @@ struct watched {
 
 struct transaction {
     struct queued *first, **last;
-    uint32_t count;
+    uint32_t count, watched_count;
+    size_t bytes;       /* of what is queued */
     bool begun, failed; /* MULTI came; a command was refused */
     struct watched *watched;
 };

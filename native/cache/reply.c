@@ -25,6 +25,10 @@ uint8_t *nr_reply_grow(struct nr_reply *reply, size_t more)
         return NULL;
     if (reply->room - reply->size >= more)
         return reply->bytes + reply->size;
+    if (reply->most && reply->size + more > reply->most) {
+        reply->failed = true;
+        return NULL;
+    }
     while (room - reply->size < more)
         room *= 2;
     bytes = realloc(reply->bytes, room);

@@ -11,6 +11,7 @@
 #define CLIENTS_MOST 10000u
 #define ARGUMENTS_MOST (1u << 20)
 #define LOCK_WAIT_NS 250000000u
+#define OUTPUT_LIMIT_BYTES (256u << 20)
 #define BLOCKED_NS 1000000000u
 #define NAMES_BEHIND_WRONG_COMMAND 128
 
@@ -305,7 +306,7 @@ static void handle(struct call *call)
 {
     struct client *client = call->client;
     size_t before = call->reply->size;
-    bool silent = client->skip_next || client->replies_off;
+    bool skipped = client->skip_next, was_off = client->replies_off;
 
     client->skip_next = false;
     call->command = nr_command_find(call->server, call->arguments[0]);
@@ -323,7 +324,7 @@ static void handle(struct call *call)
     }
     if (call->reply->size > before && call->reply->bytes[before] == '-')
         nr_server_count(&call->server->statistics.errors);
-    if (silent && (client->skip_next || client->replies_off || call->reply->size > before))
+    if (skipped || (was_off && client->replies_off)) /* CLIENT REPLY ON is answered */
         call->reply->size = before;
 }
 
@@ -333,7 +334,7 @@ static void handle(struct call *call)
 static int send_replies(struct nr_cache_server *server, struct nr_connection *c)
 {
     struct nr_reply *reply = &server->reply;
-    int result = reply->failed ? -ENOMEM : 0;
+    int result = reply->failed ? -ENOBUFS : 0;
 
     reply->failed = false;
     if (c->phase == NR_CONNECTED && result == 0 && reply->size)
@@ -460,6 +461,16 @@ static ssize_t see_command(struct nr_cache_server *server, struct nr_connection 
     return (ssize_t)server->parser->position;
 }
 
+/* For INFO, which adds up all processes. */
+static void show_counters(struct nr_cache_server *server)
+{
+    const struct nr_cache_server_statistics *own = &server->statistics;
+
+    atomic_store_explicit(&server->line->commands, own->commands, memory_order_relaxed);
+    atomic_store_explicit(&server->line->hits, own->hits, memory_order_relaxed);
+    atomic_store_explicit(&server->line->misses, own->misses, memory_order_relaxed);
+}
+
 static ssize_t on_bytes(struct nr_connection *c, const uint8_t *bytes, size_t size)
 {
     struct nr_cache_server *server = nr_server_of(c);
@@ -483,6 +494,7 @@ static ssize_t on_bytes(struct nr_connection *c, const uint8_t *bytes, size_t si
     if (result == 0)
         result = send_replies(server, c);
     server->busy = NULL;
+    show_counters(server);
     if (took < 0 || result < 0)
         return took < 0 ? took : result;
     if (client->ending && c->phase == NR_CONNECTED)
@@ -615,8 +627,13 @@ static int on_create(struct nr_service *service)
 {
     struct nr_cache_server *server = nr_service_context(service);
 
+    int result;
+
     server->service = service;
-    return nr_mesh_open(server);
+    result = nr_mesh_open(server);
+    if (result < 0)
+        server->service = NULL;
+    return result;
 }
 
 static void on_destroy(struct nr_service *service)
@@ -669,6 +686,8 @@ static void set_defaults(struct nr_cache_server_settings *settings)
         settings->clients_most = CLIENTS_MOST;
     if (!settings->lock_wait_ns)
         settings->lock_wait_ns = LOCK_WAIT_NS;
+    if (!settings->output_limit_bytes)
+        settings->output_limit_bytes = OUTPUT_LIMIT_BYTES;
     if (!settings->value_bytes_most)
         settings->value_bytes_most = most > (1u << 20) ? most : 1u << 20;
     if (settings->value_bytes_most > 512u << 20)
@@ -689,19 +708,30 @@ static void name_nodes(struct nr_cache_server *server)
     }
 }
 
-static int allocate(struct nr_cache_server *server)
+/* What there is of each shard. */
+static int allocate_for(struct nr_cache_server *server, const struct nr_table *table)
 {
-    struct nr_table_settings table;
+    struct nr_table_settings settings;
+    uint64_t *shard_mask, *lock_mask, *blocked;
 
-    nr_table_read_settings(server->table, &table);
-    server->shards = table.shards;
-    server->shard_mask = calloc((table.shards + 63) / 64, sizeof(uint64_t));
-    server->lock_mask = calloc((table.shards + 63) / 64, sizeof(uint64_t));
-    server->blocked_until_ns = calloc(table.shards, sizeof(uint64_t));
-    server->key_room = malloc(NR_TABLE_KEY_MOST + 8u);
-    return server->shard_mask && server->lock_mask && server->blocked_until_ns && server->key_room
-               ? 0
-               : -ENOMEM;
+    nr_table_read_settings(table, &settings);
+    shard_mask = calloc((settings.shards + 63) / 64, sizeof *shard_mask);
+    lock_mask = calloc((settings.shards + 63) / 64, sizeof *lock_mask);
+    blocked = calloc(settings.shards, sizeof *blocked);
+    if (!shard_mask || !lock_mask || !blocked) {
+        free(shard_mask);
+        free(lock_mask);
+        free(blocked);
+        return -ENOMEM;
+    }
+    free(server->shard_mask);
+    free(server->lock_mask);
+    free(server->blocked_until_ns);
+    server->shard_mask = shard_mask;
+    server->lock_mask = lock_mask;
+    server->blocked_until_ns = blocked;
+    server->shards = settings.shards;
+    return 0;
 }
 
 /* Takes the place of one that may have been killed: its clients are gone. */
@@ -743,11 +773,13 @@ int nr_cache_server_create(const struct nr_cache_server_settings *settings,
     for (uint32_t i = 0; i < NR_SERVERS_MOST; i++)
         server->outboxes[i].fd =
             i < settings->processes && settings->inbox >= 0 ? settings->outboxes[i] : -1;
+    server->reply.most = server->settings.output_limit_bytes;
     server->started_ms = nr_server_unix_ms();
     server->random = (uint32_t)(nr_os_now_ns() ^ (uint64_t)getpid() << 16) | 1u;
     index_commands(server);
     name_nodes(server);
-    result = allocate(server);
+    server->key_room = malloc(NR_TABLE_KEY_MOST + 8u);
+    result = server->key_room ? allocate_for(server, server->table) : -ENOMEM;
     if (result == 0)
         result = open_page(server);
     if (result < 0) {
@@ -803,10 +835,15 @@ uint64_t nr_cache_server_successor(const struct nr_cache_server *server)
     return nr_table_successor(server->table);
 }
 
-void nr_cache_server_change_table(struct nr_cache_server *server, struct nr_table *table)
+int nr_cache_server_change_table(struct nr_cache_server *server, struct nr_table *table)
 {
+    int result = allocate_for(server, table);
+
+    if (result < 0)
+        return result;
     nr_table_close(server->table);
     server->table = table;
+    return 0;
 }
 
 void nr_cache_server_read_statistics(const struct nr_cache_server *server,

@@ -37,7 +37,7 @@ struct nr_cache_server_settings {
     const char *cluster_host; /* NULL: no cluster */
     const uint16_t *cluster_ports; /* of every process */
     uint16_t port;           /* for INFO; 0: none */
-    uint64_t output_limit_bytes; /* the service's; for CONFIG GET */
+    uint64_t output_limit_bytes; /* as the service's: of the replies to one read, too; 0: 256 MiB */
 };
 
 struct nr_cache_server_statistics {
@@ -50,8 +50,9 @@ struct nr_cache_server_statistics {
 int nr_cache_server_create(const struct nr_cache_server_settings *, struct nr_cache_server **);
 /* Only what no service has got. */
 void nr_cache_server_destroy(struct nr_cache_server *);
-/* The table was resized: goes on with the successor. Between turns of the engine. */
-void nr_cache_server_change_table(struct nr_cache_server *, struct nr_table *);
+/* The table was resized: goes on with the successor, which is the server's then. Between turns of the
+ * engine. */
+int nr_cache_server_change_table(struct nr_cache_server *, struct nr_table *);
 uint64_t nr_cache_server_successor(const struct nr_cache_server *); /* 0: none */
 void nr_cache_server_read_statistics(const struct nr_cache_server *,
                                      struct nr_cache_server_statistics *);

@@ -71,7 +71,7 @@ static inline struct nr_bytes nr_resp_argument(const struct nr_resp *resp, const
 /* A growing piece of memory. When it could not grow, `failed` stays set and nothing is added. */
 struct nr_reply {
     uint8_t *bytes;
-    size_t size, room;
+    size_t size, room, most; /* most: it may not become larger; 0: it may */
     uint8_t version; /* 2 or 3 */
     bool failed;
 };

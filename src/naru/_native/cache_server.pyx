@@ -6,6 +6,7 @@ CacheServer     the protocol over an open table; attach() makes it a service of 
 make_table      the file of a new cache, filled
 """
 from cpython.pycapsule cimport PyCapsule_New, PyCapsule_SetContext
+from libc.stdint cimport uint16_t
 from libc.string cimport memset
 
 from naru._native.core cimport *
@@ -55,12 +56,10 @@ cdef extern from "naru/cache_server.h" nogil:
         uint64_t lock_timeouts
     int nr_cache_server_create(const nr_cache_server_settings *, nr_cache_server **)
     void nr_cache_server_destroy(nr_cache_server *)
-    void nr_cache_server_change_table(nr_cache_server *, nr_table *)
+    int nr_cache_server_change_table(nr_cache_server *, nr_table *)
     uint64_t nr_cache_server_successor(const nr_cache_server *)
     void nr_cache_server_read_statistics(const nr_cache_server *, nr_cache_server_statistics *)
     const nr_protocol_ops nr_protocol_cache
-
-from libc.stdint cimport uint16_t
 
 PROCESSES_MOST = NR_SERVERS_MOST
 PAGE_BYTES = NR_SERVER_PAGE_BYTES
@@ -181,7 +180,10 @@ cdef class CacheServer:
         cdef nr_table *table
         self.admit()
         check(nr_table_open(fd, &table), "cache.open", self.name)
-        nr_cache_server_change_table(self.core, table)
+        result = nr_cache_server_change_table(self.core, table)
+        if result < 0:
+            nr_table_close(table)
+        check(result, "cache.serve", self.name)
 
     def statistics(self):
         """A dict of plain numbers, of this process."""

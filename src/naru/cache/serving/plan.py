@@ -55,6 +55,7 @@ class ProcessPlan:
 
     cache: str
     path: str
+    parent: int
     process: int
     processes: int
     listeners: list[int]

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 from naru._native import cache_server
 from naru._native.engine import raise_descriptor_limit
-from naru._native.system import die_with_parent
 from naru.cache.serving.places import open_file
 from naru.cache.serving.plan import ProcessPlan, ServerSettings
 from naru.engine import Engine
@@ -25,13 +24,12 @@ from naru.errors import NaruError
 __all__ = ["main", "serve"]
 
 LOOK_S = 1.0
-"""How often it looks whether the cache was resized."""
+"""How often it looks whether the cache was resized, and whether its parent lives."""
 DRAIN_S = 5.0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns: the exit code; what went wrong is one line on standard error."""
-    die_with_parent(signal.SIGTERM)
     with open(int(arguments[0]), encoding="utf-8") as told:
         plan = ProcessPlan(**json.load(told))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent ends us
@@ -69,7 +67,8 @@ def serve(plan: ProcessPlan) -> None:
             service.listen(socket.socket(fileno=fd))
         os.write(plan.ready, b"ready\n")
         os.close(plan.ready)
-        while not ended:
+        # Not prctl(PR_SET_PDEATHSIG): that is the death of the thread that started us.
+        while not ended and os.getppid() == plan.parent:
             engine.run(LOOK_S)
             if server.has_successor():
                 _follow(server, plan)

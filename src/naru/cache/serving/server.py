@@ -29,6 +29,7 @@ from naru.cache.serving.places import make_if_missing, path_of
 from naru.cache.serving.plan import ProcessPlan, ServerSettings, pause_before_restart_s
 from naru.engine import listening_socket
 from naru.errors import ClosedError, NaruError, TimedOutError, UnsupportedError
+from naru.transports.tcp import with_port
 
 __all__ = ["CacheServer"]
 
@@ -167,7 +168,7 @@ class CacheServer:
         """A socket for each process: with the same port, the kernel deals the clients out."""
         port = address.port or 0
         for child in self._children:
-            own = _with_port(address, port)
+            own = with_port(address, port)
             sock, real, _ = self._bind(own, reuse_port=not self._cluster)
             child.listeners.append(sock)
             if self._cluster:
@@ -200,6 +201,7 @@ class CacheServer:
         plan = ProcessPlan(
             cache=self.name,
             path=str(self._path),
+            parent=os.getpid(),
             process=child.number,
             processes=self.processes,
             listeners=listeners,
@@ -355,8 +357,3 @@ def _flat(pairs: list[tuple[socket.socket, socket.socket]]) -> Iterator[socket.s
     for pair in pairs:
         yield from pair
 
-
-def _with_port(address: Address, port: int) -> Address:
-    import dataclasses
-
-    return dataclasses.replace(address, port=port)
