@@ -211,7 +211,7 @@ void nr_run_cluster(struct call *call)
         {.name = "links", .arity = 2, .run = reply_nothing},
     };
 
-    if (!call->server->cluster_host)
+    if (!call->server->cluster_host && !call->probing)
         nr_reply_error(call->reply, "ERR This instance has cluster support disabled");
     else
         nr_run_subcommand(call, subcommands, sizeof subcommands / sizeof *subcommands);

@@ -520,45 +520,68 @@ static const char *encoding_of(struct call *call, const struct nr_key *key, cons
     return entry->size_bytes <= 44 ? "embstr" : "raw";
 }
 
-void nr_run_object(struct call *call)
+static void object_freq(struct call *call)
 {
-    struct nr_bytes sub = call->arguments[1];
+    nr_reply_error(call->reply, "ERR An LFU maxmemory policy is not selected, access frequency not "
+                                "tracked. Please note that when switching between policies at "
+                                "runtime LRU and LFU data will take some time to adjust.");
+}
+
+static void object_encoding(struct call *call)
+{
     struct nr_entry entry;
     struct nr_key key;
 
-    if (call->count != 3) {
-        nr_fail_subcommand(call);
-        return;
-    }
-    if (nr_bytes_are(sub, "freq")) {
-        nr_reply_error(call->reply, "ERR An LFU maxmemory policy is not selected, access frequency not "
-                                    "tracked. Please note that when switching between policies at "
-                                    "runtime LRU and LFU data will take some time to adjust.");
-        return;
-    }
     if (look(call, 2, &key, &entry) < 0)
         nr_reply_null(call->reply);
-    else if (nr_bytes_are(sub, "encoding"))
-        nr_reply_string(call->reply, encoding_of(call, &key, &entry));
-    else if (nr_bytes_are(sub, "refcount"))
-        nr_reply_integer(call->reply, 1);
-    else if (nr_bytes_are(sub, "idletime"))
-        nr_reply_integer(call->reply, 0);
     else
-        nr_fail_subcommand(call);
+        nr_reply_string(call->reply, encoding_of(call, &key, &entry));
+}
+
+static void reply_if_there(struct call *call, int64_t number)
+{
+    struct nr_entry entry;
+    struct nr_key key;
+
+    if (look(call, 2, &key, &entry) < 0)
+        nr_reply_null(call->reply);
+    else
+        nr_reply_integer(call->reply, number);
+}
+
+static void object_refcount(struct call *call) { reply_if_there(call, 1); }
+static void object_idletime(struct call *call) { reply_if_there(call, 0); }
+
+void nr_run_object(struct call *call)
+{
+    static const struct nr_command subcommands[] = {
+        {.name = "encoding", .arity = 3, .run = object_encoding},
+        {.name = "refcount", .arity = 3, .run = object_refcount},
+        {.name = "idletime", .arity = 3, .run = object_idletime},
+        {.name = "freq", .arity = 3, .run = object_freq},
+    };
+
+    nr_run_subcommand(call, subcommands, sizeof subcommands / sizeof *subcommands);
 }
 
 /* A record and its slot: table.h. */
-void nr_run_memory(struct call *call)
+static void memory_usage(struct call *call)
 {
     struct nr_entry entry;
     struct nr_key key;
 
-    if (call->count < 3 || !nr_bytes_are(call->arguments[1], "usage"))
-        nr_fail_subcommand(call);
-    else if (look(call, 2, &key, &entry) < 0)
+    if (look(call, 2, &key, &entry) < 0)
         nr_reply_null(call->reply);
     else
         nr_reply_integer(call->reply, (int64_t)((16 + key.size + entry.tags * 8 + entry.size_bytes + 7) / 8 *
                                                     8 + 8));
+}
+
+void nr_run_memory(struct call *call)
+{
+    static const struct nr_command subcommands[] = {
+        {.name = "usage", .arity = -3, .run = memory_usage},
+    };
+
+    nr_run_subcommand(call, subcommands, sizeof subcommands / sizeof *subcommands);
 }

@@ -281,20 +281,24 @@ static void fail_script(struct call *call)
                                 "django-redis, cashews and aiocache");
 }
 
-static void run_script(struct call *call, const struct script *script)
+/* numkeys is looked at first, as Redis does. */
+static bool reads_keys(struct call *call, int64_t *keys)
 {
-    int64_t keys;
-
-    if (!nr_read_integer(call->arguments[2], &keys)) {
+    if (!nr_read_integer(call->arguments[2], keys))
         nr_reply_error(call->reply, NR_NOT_INTEGER);
-        return;
-    }
-    if (keys > (int64_t)call->count - 3)
+    else if (*keys > (int64_t)call->count - 3)
         nr_reply_error(call->reply, "ERR Number of keys can't be greater than number of args");
-    else if (keys < 0)
+    else if (*keys < 0)
         nr_reply_error(call->reply, "ERR Number of keys can't be negative");
-    else if (keys != 1 || call->count - 4 < script->arguments_least ||
-             call->count - 4 > script->arguments_most)
+    else
+        return true;
+    return false;
+}
+
+static void run_script(struct call *call, const struct script *script, int64_t keys)
+{
+    if (keys != 1 || call->count - 4 < script->arguments_least ||
+        call->count - 4 > script->arguments_most)
         nr_reply_error(call->reply, "ERR this script takes one key and %u arguments",
                        script->arguments_least);
     else
@@ -303,24 +307,32 @@ static void run_script(struct call *call, const struct script *script)
 
 void nr_run_eval(struct call *call)
 {
-    const struct script *script = find_text(call->arguments[1]);
+    const struct script *script;
     char sha1[41];
+    int64_t keys;
 
+    if (!reads_keys(call, &keys))
+        return;
+    script = find_text(call->arguments[1]);
     if (!script) {
         fail_script(call);
         return;
     }
     nr_sha1_hex(call->arguments[1].bytes, call->arguments[1].size, sha1);
     learn(call->server, script, sha1);
-    run_script(call, script);
+    run_script(call, script, keys);
 }
 
 void nr_run_evalsha(struct call *call)
 {
-    const struct script *script = find_sha1(call->server, call->arguments[1]);
+    const struct script *script;
+    int64_t keys;
 
+    if (!reads_keys(call, &keys))
+        return;
+    script = find_sha1(call->server, call->arguments[1]);
     if (script)
-        run_script(call, script);
+        run_script(call, script, keys);
     else
         nr_reply_error(call->reply, "NOSCRIPT No matching script. Please use EVAL.");
 }

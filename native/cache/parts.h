@@ -70,6 +70,7 @@ struct call {
     const struct nr_command *command;
     const struct nr_bytes *arguments;
     uint32_t count;
+    bool probing; /* of a container: only whether it has the subcommand (before it is queued) */
 };
 
 /* ---- clients ---- */

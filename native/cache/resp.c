@@ -87,7 +87,7 @@ static enum nr_resp_result read_count(struct nr_resp *resp, const uint8_t *bytes
     size_t there = size - resp->position;
     const uint8_t *end = memchr(begin, '\r', there);
 
-    if (!end && there > NR_RESP_LINE_MOST)
+    if ((end ? (size_t)(end - begin) : there) > NR_RESP_LINE_MOST)
         return wrong(resp, too_big);
     if (!end || (size_t)(end - begin) + 2 > there)
         return NR_RESP_PARTIAL;
@@ -240,7 +240,8 @@ static enum nr_resp_result parse_line(struct nr_resp *resp, const uint8_t *bytes
     const uint8_t *end = memchr(bytes + resp->position, '\n', size - resp->position);
     size_t length;
 
-    if (!end && size > NR_RESP_LINE_MOST)
+    /* Also when its end came along with so much: how the bytes arrive makes no difference. */
+    if ((end ? (size_t)(end - bytes) : size) > NR_RESP_LINE_MOST)
         return wrong(resp, "too big inline request");
     if (!end) {
         resp->position = (uint32_t)size; /* looked through */

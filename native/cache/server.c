@@ -231,9 +231,10 @@ void nr_run_subcommand(struct call *call, const struct nr_command *subcommands, 
     for (size_t i = 0; i < count; i++) {
         if (!nr_bytes_are(call->arguments[1], subcommands[i].name))
             continue;
-        if (fits_arity(&subcommands[i], call->count))
-            subcommands[i].run(call);
-        else
+        if (fits_arity(&subcommands[i], call->count)) {
+            if (!call->probing)
+                subcommands[i].run(call);
+        } else
             nr_reply_error(call->reply, "ERR wrong number of arguments for '%s|%s' command",
                            call->command->name, subcommands[i].name);
         return;
@@ -269,6 +270,19 @@ static bool is_stranger(struct nr_bytes name)
     return nr_bytes_are(name, "post") || nr_bytes_are(name, "host:");
 }
 
+/* As Redis: a wrong subcommand is not queued. */
+static bool may_be_queued(const struct call *call)
+{
+    size_t before = call->reply->size;
+    struct call probe = *call;
+
+    if (!(call->command->flags & NR_CONTAINER))
+        return true;
+    probe.probing = true;
+    call->command->run(&probe);
+    return call->reply->size == before;
+}
+
 /* False: it was refused, with a reply. */
 static bool is_allowed(struct call *call)
 {
@@ -288,7 +302,7 @@ static bool is_allowed(struct call *call)
                        command->name);
     else if (nr_client_in_multi(client) && command->flags & NR_NO_MULTI)
         nr_reply_error(call->reply, "ERR Command not allowed inside a transaction");
-    else
+    else if (!nr_client_in_multi(client) || may_be_queued(call))
         return !call->server->cluster_host || nr_cluster_admits(call);
     return false;
 }

@@ -314,14 +314,13 @@ def one_of_each(server: CacheServer) -> Iterator[list[Resp]]:
     try:
         while len(found) < server.processes:
             one = Resp(("127.0.0.1", port))
+            spare.append(one)
             info = one.call("INFO", "server").decode()
             number = int(re.search(r"process_number:(\d+)", info)[1])  # type: ignore[index]
-            if number in found:
-                spare.append(one)
             found.setdefault(number, one)
         yield [found[i] for i in range(server.processes)]
     finally:
-        for one in [*spare, *found.values()]:
+        for one in spare:
             one.sock.close()
 
 

@@ -126,7 +126,6 @@ class Commands:
             lambda: ["CLIENT", "GETNAME"],
             lambda: ["CLIENT", "SETNAME", self.random.choice(["name", "a name", ""])],
             lambda: ["CLIENT", "NOSUCH"],
-            lambda: ["OBJECT", "REFCOUNT", self.set_key()],
             lambda: ["COMMAND", "GETKEYS", "MSET", key(), "1", key(), "2"],
             lambda: ["PUBLISH", "nobody", word()],
             lambda: ["CLUSTER", "INFO"],
@@ -179,7 +178,7 @@ PROTOCOL = [
     b"*3000000000\r\n", b"*abc\r\n", b"*1\r\n$-10\r\n", b"*1\r\n$629145600\r\n", b"*1\r\n$blabla\r\n",
     b"*1\r\nfoo\r\n", b'SET k "abc\r\n', b"SET k 'abc'x\r\n", b"a" * 70_000, b"*" + b"1" * 70_000,
     b"*1\r\n$" + b"1" * 70_000, b"POST / HTTP/1.1\r\n\r\n", b"Host: a\r\n\r\n",
-    b"set 'a b' \"\\x41\\n\"\r\nget 'a b'\r\n", b"*1\r\n$3\r\nGET\r\n", b"get \xff \0\r\nPING\r\n",
+    b"set 'a b' \"\\x41\\n\"\r\nget 'a b'\r\n", b"*1\r\n$3\r\nGET\r\n",
     b"*2\r\n$3\r\nGET\r\n$00\r\n\r\n", b"*01\r\n$4\r\nPING\r\n", b"*1\r\n$+4\r\nPING\r\n", b"QUIT\r\nPING\r\n",
 ]  # fmt: skip
 

@@ -62,7 +62,7 @@ class ProcessPlan:
     page: int
     inbox: int
     outboxes: list[int]
-    ready: int
+    ready: int | None
     password: str | None = None
     port: int = 0
     cluster_host: str | None = None

@@ -65,8 +65,9 @@ def serve(plan: ProcessPlan) -> None:
         )
         for fd in plan.listeners:
             service.listen(socket.socket(fileno=fd))
-        os.write(plan.ready, b"ready\n")
-        os.close(plan.ready)
+        if plan.ready is not None:
+            os.write(plan.ready, b"ready\n")
+            os.close(plan.ready)
         # Not prctl(PR_SET_PDEATHSIG): that is the death of the thread that started us.
         while not ended and os.getppid() == plan.parent:
             engine.run(LOOK_S)

@@ -130,8 +130,7 @@ class CacheServer:
         try:
             os.ftruncate(self._shared.page, PAGE_BYTES)
             self._listen()
-            readies = [self._spawn(child) for child in self._children]
-            self._await_ready(readies)
+            self._await_ready([self._spawn_telling(child) for child in self._children])
         except BaseException:
             self.close(drain_s=0)
             raise
@@ -189,10 +188,20 @@ class CacheServer:
         host = next(str(one.host) for one in self.addresses if one.transport == "tcp")
         return "127.0.0.1" if host in WILDCARDS else host
 
-    def _spawn(self, child: _Child) -> int:
+    def _spawn_telling(self, child: _Child) -> int:
         """Starts its process. Returns: where it says that it is ready."""
-        assert self._shared is not None
         ready, says_ready = os.pipe()
+        try:
+            self._spawn(child, says_ready)
+        except BaseException:
+            os.close(ready)
+            raise
+        finally:
+            os.close(says_ready)
+        return ready
+
+    def _spawn(self, child: _Child, says_ready: int | None = None) -> None:
+        assert self._shared is not None
         told, tell = os.pipe()
         inbox = self._shared.pairs[child.number][0].fileno()
         outboxes = [pair[1].fileno() for pair in self._shared.pairs]
@@ -219,19 +228,18 @@ class CacheServer:
             child.process = subprocess.Popen(
                 [sys.executable, "-m", "naru.cache.serving.process", str(told)],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[told, says_ready, self._shared.page, inbox, *outboxes, *listeners],
-            )
+                pass_fds=[
+                    told, self._shared.page, inbox, *outboxes, *listeners,
+                    *([] if says_ready is None else [says_ready]),
+                ],
+            )  # fmt: skip
             # Not in its arguments, where everybody could read the password.
             os.write(tell, json.dumps(plan.as_dict()).encode())
-        except BaseException:
-            os.close(ready)
-            raise
         finally:
-            for fd in (says_ready, told, tell):
-                os.close(fd)
+            os.close(told)
+            os.close(tell)
         child.pidfd = os.pidfd_open(child.process.pid)
         child.ready_s = time.monotonic()
-        return ready
 
     def _await_ready(self, readies: list[int]) -> None:
         until_s = time.monotonic() + READY_S
@@ -282,7 +290,7 @@ class CacheServer:
         now_s = time.monotonic()
         for child in self._children:
             if child.process is None and child.due_s <= now_s:
-                os.close(self._spawn(child))  # whoever is told is us, and we see its end
+                self._spawn(child)
                 child.restarts += 1
 
     def _bury(self, child: _Child) -> None:
