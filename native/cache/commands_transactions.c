@@ -158,6 +158,16 @@ void nr_run_discard(struct call *call)
     nr_reply_ok(call->reply);
 }
 
+/* Its version, 0: it is not there. */
+static uint64_t look(struct call *call, const struct nr_key *key, int64_t *expires_ms)
+{
+    struct nr_entry entry;
+    bool there = nr_table_look(table_of(call), key, &entry) >= 0;
+
+    *expires_ms = there ? entry.expires_ms : 0;
+    return there ? entry.version : 0;
+}
+
 void nr_run_watch(struct call *call)
 {
     struct transaction *transaction = transaction_of(call->client);
@@ -173,14 +183,13 @@ void nr_run_watch(struct call *call)
     for (uint32_t i = 1; i < call->count; i++) {
         struct nr_key key = nr_call_key(call, i);
         struct watched *watched = malloc(sizeof *watched + key.size);
-        struct nr_entry entry;
 
         if (!watched || ++transaction->watched_count > WATCHED_MOST) {
             free(watched);
             nr_server_fail(call, -ENOMEM, NULL);
             return;
         }
-        watched->version = nr_table_look(table_of(call), &key, &entry) < 0 ? 0 : entry.version;
+        watched->version = look(call, &key, &watched->expires_ms);
         watched->size = key.size;
         memcpy(watched->key, key.bytes, key.size);
         watched->next = transaction->watched;
@@ -232,10 +241,9 @@ static bool is_unchanged(struct call *call, const struct transaction *transactio
 {
     for (const struct watched *w = transaction->watched; w; w = w->next) {
         struct nr_key key = nr_table_key(table_of(call), w->key, w->size);
-        struct nr_entry entry;
-        uint64_t version = nr_table_look(table_of(call), &key, &entry) < 0 ? 0 : entry.version;
+        int64_t expires_ms;
 
-        if (version != w->version)
+        if (look(call, &key, &expires_ms) != w->version || expires_ms != w->expires_ms)
             return false;
     }
     return true;

@@ -105,6 +105,7 @@ struct queued {
 struct watched {
     struct watched *next;
     uint64_t version; /* 0: it was not there */
+    int64_t expires_ms; /* another expiry is a change, too */
     uint32_t size;
     uint8_t key[];    /* as in the table */
 };
