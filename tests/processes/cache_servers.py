@@ -136,7 +136,17 @@ def redis_server(folder: Path) -> Iterator[str]:
     program = shutil.which("redis-server")
     assert program is not None
     path = folder / "redis.sock"
-    arguments = [program, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(folder)]
+    arguments = [
+        program,
+        "--port",
+        "0",
+        "--unixsocket",
+        str(path),
+        "--save",
+        "",
+        "--dir",
+        str(folder),
+    ]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
         try:
             until_s = time.monotonic() + PATIENCE_S

@@ -101,7 +101,9 @@ def test_scan_gives_every_key_once(client: Resp) -> None:
     assert sorted(found) == sorted(names)
 
 
-def test_a_transaction_is_dropped_when_what_it_watches_changed(server: CacheServer, client: Resp) -> None:
+def test_a_transaction_is_dropped_when_what_it_watches_changed(
+    server: CacheServer, client: Resp
+) -> None:
     client.call("SET", "k", 1)
     assert client.call("WATCH", "k", "absent") == "OK"
     with Resp(str(server.addresses[0].path)) as other:
@@ -149,7 +151,7 @@ def test_known_scripts_run_and_others_say_why_not(client: Resp) -> None:
     assert client.call("EVALSHA", release, 1, "lock", "theirs") == 0
     assert client.call("EVALSHA", release, 1, "lock", "mine") == 1
     assert client.call("EXISTS", "lock") == 0
-    text = "return   redis.call(\"INCRBY\",\n KEYS[1], ARGV[1])"
+    text = 'return   redis.call("INCRBY",\n KEYS[1], ARGV[1])'
     sha1 = client.call("SCRIPT", "LOAD", text).decode()
     assert client.call("EVALSHA", sha1, 1, "n", 7) == 7
     assert client.call("EVAL", text, 1, "n", 7) == 14

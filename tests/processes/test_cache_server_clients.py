@@ -221,7 +221,9 @@ def configured_django(caches: dict[str, Any]) -> Any:
     have("django")
     conf = importlib.import_module("django.conf")
     if not conf.settings.configured:
-        conf.settings.configure(CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}})
+        conf.settings.configure(
+            CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+        )
     handler = importlib.import_module("django.core.cache").CacheHandler(caches)
     return handler["default"]
 
@@ -286,7 +288,9 @@ def test_aiocache(url: str) -> None:
 
     async def converse() -> None:
         port = int(url.rpartition(":")[2])
-        async with aiocache.Cache(aiocache.Cache.REDIS, endpoint="127.0.0.1", port=port, namespace="n") as cache:
+        async with aiocache.Cache(
+            aiocache.Cache.REDIS, endpoint="127.0.0.1", port=port, namespace="n"
+        ) as cache:
             await cache.set("k", "v", ttl=100)
             assert await cache.get("k") == "v"
             assert not await cache.exists("absent")
@@ -337,7 +341,9 @@ def test_cashews(url: str, near: bool) -> None:
 def test_flask_caching(url: str) -> None:
     flask, caching = have("flask"), have("flask_caching")
     app = flask.Flask("app")
-    cache = caching.Cache(app, config={"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": url, "CACHE_KEY_PREFIX": "fk_"})
+    cache = caching.Cache(
+        app, config={"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": url, "CACHE_KEY_PREFIX": "fk_"}
+    )
     with app.app_context():
         assert cache.set("k", [1, 2], timeout=100)
         assert cache.get("k") == [1, 2]
@@ -356,7 +362,8 @@ def test_dogpile(url: str) -> None:
     have("dogpile.cache")
     region_of = importlib.import_module("dogpile.cache").make_region
     region = region_of().configure(
-        "dogpile.cache.redis", arguments={"url": url, "distributed_lock": True, "redis_expiration_time": 100}
+        "dogpile.cache.redis",
+        arguments={"url": url, "distributed_lock": True, "redis_expiration_time": 100},
     )
     assert region.get_or_create("k", lambda: {"a": 1}) == {"a": 1}
     assert region.get("k") == {"a": 1}

@@ -27,7 +27,18 @@ pytestmark = [
 
 KEYS = [b"a", b"b", b"c{1}", b"d d", b"\xffe", b"", b"long" * 30]
 SETS = [b"s1", b"s2", b"s3"]
-WORDS = [b"", b"v", b"10", b"-7", b"3.5", b"007", b" 1", b"9223372036854775807", b"x" * 100, b"\0\r\n"]
+WORDS = [
+    b"",
+    b"v",
+    b"10",
+    b"-7",
+    b"3.5",
+    b"007",
+    b" 1",
+    b"9223372036854775807",
+    b"x" * 100,
+    b"\0\r\n",
+]
 
 
 class Commands:
@@ -179,7 +190,8 @@ PROTOCOL = [
     b"*1\r\nfoo\r\n", b'SET k "abc\r\n', b"SET k 'abc'x\r\n", b"a" * 70_000, b"*" + b"1" * 70_000,
     b"*1\r\n$" + b"1" * 70_000, b"POST / HTTP/1.1\r\n\r\n", b"Host: a\r\n\r\n",
     b"set 'a b' \"\\x41\\n\"\r\nget 'a b'\r\n", b"*1\r\n$3\r\nGET\r\n",
-    b"*2\r\n$3\r\nGET\r\n$00\r\n\r\n", b"*01\r\n$4\r\nPING\r\n", b"*1\r\n$+4\r\nPING\r\n", b"QUIT\r\nPING\r\n",
+    b"*2\r\n$3\r\nGET\r\n$00\r\n\r\n", b"*01\r\n$4\r\nPING\r\n", b"*1\r\n$+4\r\nPING\r\n",
+    b"QUIT\r\nPING\r\n",
 ]  # fmt: skip
 
 

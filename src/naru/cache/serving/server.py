@@ -364,4 +364,3 @@ class CacheServer:
 def _flat(pairs: list[tuple[socket.socket, socket.socket]]) -> Iterator[socket.socket]:
     for pair in pairs:
         yield from pair
-
