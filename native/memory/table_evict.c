@@ -3,6 +3,8 @@
 #include "table_parts.h"
 
 #define READS_FOR_MAIN 1
+#define GOING_ROUND 16 /* records that one set moves on though there is room */
+#define RECLAIMED 4 /* dead records of main's tail that one record of the small log may look for */
 #define SPARE_BYTES 4096u /* kept free, so that a record at the tail finds room at the head */
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -44,12 +46,12 @@ static bool main_is_sparse(const struct nr_view *view)
     return nr_get(view->shard->sums.live_bytes[NR_MAIN]) < view->layout->log_bytes[NR_MAIN] / 4 * 3;
 }
 
-static uint64_t with_spare(const struct nr_view *view, int log, uint64_t bytes)
+static uint64_t spare_for(const struct nr_view *view, int log, uint64_t bytes)
 {
-    uint64_t spare = bytes > SPARE_BYTES ? bytes : SPARE_BYTES;
-
-    return bytes + least(spare, view->layout->log_bytes[log] / 16);
+    return least(bytes > SPARE_BYTES ? bytes : SPARE_BYTES, view->layout->log_bytes[log] / 16);
 }
+
+static void pass_tail(struct nr_view *view, int log);
 
 static void move(struct nr_view *view, uint64_t number, const uint8_t *record, uint64_t bytes,
                  uint64_t reads)
@@ -66,7 +68,41 @@ static void move(struct nr_view *view, uint64_t number, const uint8_t *record, u
 static void evict(struct nr_view *view, uint64_t number, uint64_t bytes, enum nr_counter counter)
 {
     nr_index_change(view, number, 0, bytes, 0);
-    nr_count(view->shard, counter);
+    if (number != view->replaced)
+        nr_count(view->shard, counter);
+}
+
+static bool tail_is_dead(const struct nr_view *view, int log)
+{
+    uint64_t tail = nr_get(view->shard->tail[log]), head = nr_get(view->shard->head[log]), hash;
+    uint64_t offset = tail % view->layout->log_bytes[log];
+    const uint8_t *record = view->log[log] + offset;
+    struct nr_record_facts facts;
+
+    if (!nr_record_read(record, least(view->layout->log_bytes[log] - offset, head - tail), &facts))
+        return false;
+    if (facts.version == 0 || !nr_record_is_alive(view->table, record, &facts))
+        return true;
+    hash = nr_table_hash(view->table->hash_keys, record + nr_record_key_at(&facts), facts.key_bytes);
+    return nr_index_find_slot(view, hash, nr_slot_make(nr_hash_tag(hash), 0, log, offset)) ==
+           NR_NO_SLOT;
+}
+
+/* Before somebody is forgotten for want of room in main: room that the expired have there. */
+static void reclaim_main(struct nr_view *view)
+{
+    for (int i = 0; i < RECLAIMED && !nr_log_is_empty(view, NR_MAIN) && tail_is_dead(view, NR_MAIN); i++)
+        pass_tail(view, NR_MAIN);
+}
+
+static bool main_takes(struct nr_view *view, uint64_t bytes)
+{
+    uint64_t spare = spare_for(view, NR_MAIN, bytes);
+
+    if (main_is_sparse(view) || nr_log_has_room(view, NR_MAIN, bytes, spare))
+        return true;
+    reclaim_main(view);
+    return nr_log_has_room(view, NR_MAIN, bytes, spare);
 }
 
 static void leave_small(struct nr_view *view, uint64_t number, const uint8_t *record, uint64_t bytes,
@@ -74,8 +110,7 @@ static void leave_small(struct nr_view *view, uint64_t number, const uint8_t *re
 {
     uint64_t reads = nr_slot_reads(nr_get(view->slots[number]));
 
-    if (reads >= READS_FOR_MAIN || main_is_sparse(view) ||
-        nr_log_has_room(view, NR_MAIN, with_spare(view, NR_MAIN, bytes))) {
+    if (reads >= READS_FOR_MAIN || main_takes(view, bytes)) {
         nr_make_room(view, NR_MAIN, bytes);
         move(view, number, record, bytes, 0);
         nr_count(view->shard, NR_MOVED_TO_MAIN);
@@ -89,9 +124,9 @@ static void leave_main(struct nr_view *view, uint64_t number, const uint8_t *rec
 {
     uint64_t reads = nr_slot_reads(nr_get(view->slots[number]));
 
-    if ((reads > 0 || main_is_sparse(view)) && view->second_chances > 0 &&
-        nr_log_has_room(view, NR_MAIN, bytes)) {
-        view->second_chances--;
+    if ((reads > 0 || main_is_sparse(view)) && view->may_move_bytes >= bytes &&
+        nr_log_has_room(view, NR_MAIN, bytes, 0)) {
+        view->may_move_bytes -= bytes;
         move(view, number, record, bytes, reads - (reads > 0));
         return;
     }
@@ -126,11 +161,53 @@ static void pass_tail(struct nr_view *view, int log)
     nr_log_move_tail(view, log, facts.bytes);
 }
 
-/* Each turn moves the tail; those that also move the head are counted in second_chances. */
+/* The next set of this shard will ask about the record at the tail: its buckets are on their way then, and
+ * the record behind it too. */
+static void prefetch_tail(const struct nr_view *view, int log)
+{
+    uint64_t tail = nr_get(view->shard->tail[log]), head = nr_get(view->shard->head[log]), hash;
+    uint64_t offset = tail % view->layout->log_bytes[log];
+    const uint8_t *record = view->log[log] + offset;
+    struct nr_record_facts facts;
+
+    if (!nr_record_read(record, least(view->layout->log_bytes[log] - offset, head - tail), &facts) ||
+        facts.version == 0)
+        return;
+    hash = nr_table_hash(view->table->hash_keys, record + nr_record_key_at(&facts), facts.key_bytes);
+    __builtin_prefetch(&view->slots[nr_hash_bucket(view->layout, hash, 0)]);
+    __builtin_prefetch(&view->slots[nr_hash_bucket(view->layout, hash, 1)]);
+    __builtin_prefetch(record + facts.bytes);
+    __builtin_prefetch(record + facts.bytes + 64);
+}
+
+/* What lives long gathers in long stretches, and to get through one for the room of a single record takes
+ * long. So while main is sparse a few records go round with each set, before there is need. */
+static void go_round(struct nr_view *view, uint64_t bytes)
+{
+    const uint64_t log_bytes = view->layout->log_bytes[NR_MAIN];
+
+    for (int i = 0; i < GOING_ROUND && main_is_sparse(view) && !nr_log_is_empty(view, NR_MAIN) &&
+                    !nr_log_has_room(view, NR_MAIN, bytes, log_bytes / 16); i++) {
+        uint64_t offset = nr_get(view->shard->tail[NR_MAIN]) % log_bytes;
+        struct nr_record_facts facts;
+
+        if (!nr_record_read(view->log[NR_MAIN] + offset, log_bytes - offset, &facts) ||
+            facts.bytes > view->may_move_bytes || !nr_log_has_room(view, NR_MAIN, facts.bytes, 0))
+            return; /* it would be evicted */
+        pass_tail(view, NR_MAIN);
+    }
+}
+
+/* Each turn moves the tail; may_move_bytes bounds those that also move the head. */
 void nr_make_room(struct nr_view *view, int log, uint64_t bytes)
 {
-    uint64_t wanted = with_spare(view, log, bytes);
+    uint64_t spare = log == NR_MAIN ? spare_for(view, log, bytes) : 0; /* nothing comes back to small */
 
-    while (!nr_log_has_room(view, log, wanted) && !nr_log_is_empty(view, log))
+    if (log == NR_MAIN)
+        go_round(view, bytes);
+    if (nr_log_has_room(view, log, bytes, spare))
+        return;
+    while (!nr_log_has_room(view, log, bytes, spare) && !nr_log_is_empty(view, log))
         pass_tail(view, log);
+    prefetch_tail(view, log);
 }

@@ -111,7 +111,7 @@ void nr_index_change(struct nr_view *view, uint64_t number, uint64_t value, uint
     nr_put(intent->state, NR_INTENDS_SLOT);
     atomic_signal_fence(memory_order_seq_cst);
     NR_CRASHPOINT(NR_AT_TABLE_INTENT);
-    /* Release: who sees the slot sees the record. pairs with: nr_look_up in table_read.c */
+    /* Release: who sees the slot sees the record. pairs with: look_into in table_read.c */
     atomic_store_explicit(&view->slots[number], value, memory_order_release);
     atomic_signal_fence(memory_order_seq_cst);
     NR_CRASHPOINT(NR_AT_TABLE_CHANGED);
@@ -153,8 +153,9 @@ static void restart_log(struct nr_view *view, int log)
 
     last = (last / bytes + 1) * bytes;
     nr_put(view->shard->head[log], last);
-    nr_put(view->shard->tail[log], last);
-    NR_FENCE(memory_order_release); /* before the first byte is overwritten: as nr_log_move_tail */
+    /* as in nr_log_move_tail */
+    atomic_store_explicit(&view->shard->tail[log], last, memory_order_release);
+    NR_FENCE(memory_order_release);
 }
 
 static uint64_t slot_count(const struct nr_view *view)
@@ -212,10 +213,10 @@ void nr_index_recount(struct nr_view *view)
 void nr_index_repair(struct nr_view *view)
 {
     struct nr_intent *intent = &view->shard->intent;
-    uint64_t state = nr_get(intent->state);
+    uint64_t state = nr_get(intent->state), number = intent->slot;
 
-    if (state == NR_INTENDS_SLOT && intent->slot < slot_count(view)) {
-        bool happened = nr_slot_is_same(nr_get(view->slots[intent->slot]), intent->value);
+    if (state == NR_INTENDS_SLOT && number < slot_count(view)) {
+        bool happened = nr_slot_is_same(nr_get(view->slots[number]), intent->value);
 
         put_sums(&view->shard->sums, happened ? intent->after : intent->before);
         end(view);

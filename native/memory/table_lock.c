@@ -27,6 +27,19 @@ static int wait_for(pthread_mutex_t *mutex, uint64_t deadline_ns)
     return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
 }
 
+/* Not pthread_mutex_trylock(): in glibc 2.36 it keeps a mutex that cannot be recovered, and says so only the
+ * first time. TSan knows nothing else. */
+static int try_now(pthread_mutex_t *mutex)
+{
+#ifdef NR_TABLE_TSAN
+    return pthread_mutex_trylock(mutex);
+#else
+    int error = wait_for(mutex, 0);
+
+    return error == ETIMEDOUT ? EBUSY : error;
+#endif
+}
+
 static bool is_sane(const struct nr_view *view)
 {
     for (int log = 0; log < NR_LOGS; log++) {
@@ -69,7 +82,7 @@ static int make_anew(struct nr_view *view, uint64_t deadline_ns)
         pthread_mutex_consistent(guard);
     else if (error)
         return -error;
-    error = pthread_mutex_trylock(&view->shard->lock);
+    error = try_now(&view->shard->lock);
     if (error == ENOTRECOVERABLE) {
         rebuild(view); /* writers have no mutex to take, so nobody is in our way */
         result = nr_mutex_make(&view->shard->lock);
@@ -86,7 +99,7 @@ static int make_anew(struct nr_view *view, uint64_t deadline_ns)
 int nr_shard_lock(struct nr_table *table, uint32_t number, uint64_t deadline_ns)
 {
     struct nr_view view = nr_view_of(table, number);
-    int error = pthread_mutex_trylock(&view.shard->lock);
+    int error = try_now(&view.shard->lock);
 
     if (error == EBUSY && deadline_ns == 0)
         return -ETIMEDOUT; /* a try, which is no wait */
@@ -105,10 +118,10 @@ int nr_shard_lock(struct nr_table *table, uint32_t number, uint64_t deadline_ns)
         nr_count_shared(view.shard, NR_LOCK_TIMEOUTS, 1);
     if (error && error != EOWNERDEAD)
         return -error;
+    if (error == EOWNERDEAD)
+        recover(&view); /* first: who died while it emptied left positions that only this explains */
     if (!is_sane(&view))
         rebuild(&view);
-    if (error == EOWNERDEAD)
-        recover(&view);
     NR_CRASHPOINT(NR_AT_TABLE_LOCKED);
     return 0;
 }

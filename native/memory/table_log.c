@@ -13,12 +13,12 @@ static uint64_t filler_before(const struct nr_view *view, int log, uint64_t head
     return bytes <= to_end ? 0 : to_end;
 }
 
-bool nr_log_has_room(const struct nr_view *view, int log, uint64_t bytes)
+bool nr_log_has_room(const struct nr_view *view, int log, uint64_t bytes, uint64_t spare)
 {
     uint64_t head = nr_get(view->shard->head[log]);
     uint64_t free_bytes = nr_get(view->shard->tail[log]) + view->layout->log_bytes[log] - head;
 
-    return bytes <= free_bytes && filler_before(view, log, head, bytes) + bytes <= free_bytes;
+    return bytes <= free_bytes && filler_before(view, log, head, bytes) + bytes + spare <= free_bytes;
 }
 
 void nr_log_reserve(struct nr_view *view, int log, uint64_t bytes, struct nr_spot *spot)
@@ -50,9 +50,11 @@ void nr_log_commit(struct nr_view *view, int log, const struct nr_spot *spot)
 void nr_log_move_tail(struct nr_view *view, int log, uint64_t bytes)
 {
     NR_CRASHPOINT(NR_AT_TABLE_TAIL);
-    /* Then the fence, then the first byte over what lay there: a reader that saw such a byte sees this
-     * tail. pairs with: was_overtaken in table_read.c */
-    nr_put(view->shard->tail[log], nr_get(view->shard->tail[log]) + bytes);
+    /* Release: who sees this tail sees no slot that points below it. pairs with: look_up in table_read.c.
+     * Then the fence, then the first byte over what lay there: who saw such a byte sees this tail. pairs
+     * with: was_overtaken */
+    atomic_store_explicit(&view->shard->tail[log], nr_get(view->shard->tail[log]) + bytes,
+                          memory_order_release);
     NR_FENCE(memory_order_release);
     NR_CRASHPOINT(NR_AT_TABLE_TAIL_MOVED);
 }

@@ -30,7 +30,7 @@ static inline bool was_overtaken(const struct nr_layout *layout, const struct nr
     int log = nr_slot_log(slot);
     uint64_t seen = sight->tails[log], bytes = layout->log_bytes[log], tail, ahead;
 
-    /* pairs with: nr_log_move_tail, restart_log */
+    /* pairs with: nr_log_move_tail, restart_log in table_index.c */
     NR_FENCE(memory_order_acquire);
     tail = nr_get(shard->tail[log]);
     if (__builtin_expect(tail == seen, 1))
@@ -94,7 +94,9 @@ static inline enum outcome look_up(const struct nr_table *table, const struct nr
 {
     enum outcome outcome = ABSENT;
 
-    for (int log = 0; log < NR_LOGS; log++) /* before any slot: see was_overtaken */
+    /* Before any slot, see was_overtaken: no slot seen after it points below. pairs with:
+     * nr_log_move_tail */
+    for (int log = 0; log < NR_LOGS; log++)
         sight->tails[log] = atomic_load_explicit(&shard->tail[log], memory_order_acquire);
     for (int which = 0; which < 2 && outcome == ABSENT; which++)
         outcome = look_into(table, shard, key, nr_hash_bucket(&table->layout, key->hash, which), sight);

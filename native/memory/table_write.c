@@ -2,7 +2,9 @@
 
 #include "table_parts.h"
 
-#define SECOND_CHANCES 24
+/* How much one set may move from main's tail to its head: enough to get through a dense stretch of what
+ * is still alive, and a hundred small records at most. */
+#define MAY_MOVE_BYTES(bytes) (16384 + 4 * (bytes))
 
 /* What shall stand, all questions answered. */
 struct draft {
@@ -95,7 +97,8 @@ static int put(struct nr_view *view, const struct nr_key *key, const struct draf
     if (bytes > view->layout->record_most)
         return -E2BIG;
     log = pick_log(view, key, old, bytes);
-    view->second_chances = SECOND_CHANCES;
+    view->may_move_bytes = MAY_MOVE_BYTES(bytes);
+    view->replaced = old->number;
     nr_make_room(view, log, bytes);
     if (tails != nr_get(shard->tail[NR_SMALL]) + nr_get(shard->tail[NR_MAIN]))
         find(view, key, old); /* it may have been moved or evicted itself */

@@ -27,9 +27,9 @@ build() {
     done
     for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
         "$here"/test_hostile_ring.c "$here"/test_broadcast*.c "$here"/test_endpoints.c \
-        "$here"/test_engine*.c "$here"/test_files.c "$here"/test_resp.c \
+        "$here"/test_engine*.c "$here"/test_files.c "$here"/test_resp.c "$here"/test_table*.c \
         "$here"/fuzz_*.c; do
-        $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" || exit 1
+        $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" -lm || exit 1
     done
     for bug in 1 3; do
         $cc $common $1 -DNR_PLANT_BUG=$bug "$here/test_ring_threads.c" "$work"/*.o \
@@ -68,7 +68,13 @@ run 0 test_ring_threads 500000 10000
 run 0 test_endpoints 30000
 run 0 test_broadcast
 run 0 test_broadcast_threads 20000
-for target in fuzz_broadcast fuzz_cache fuzz_frames fuzz_record fuzz_resp fuzz_ring fuzz_segment; do
+run 0 test_table
+run 0 test_table_claims
+run 0 test_table_model 15000
+run 0 test_table_processes 20
+run 0 test_table_threads 100000
+for target in fuzz_broadcast fuzz_cache fuzz_frames fuzz_record fuzz_resp fuzz_ring fuzz_segment \
+    fuzz_table; do
     run 0 $target "$corpus/$target"
 done
 
@@ -92,6 +98,10 @@ done
 # TSan does not know pthread_mutex_clocklock(), and takes each unlock after it for a mistake.
 TSAN_OPTIONS="$TSAN_OPTIONS report_mutex_bugs=0"
 run 0 test_endpoints 10000
+run 0 test_table
+run 0 test_table_claims
+run 0 test_table_model 5000
+run 0 test_table_threads 20000
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -31,7 +31,7 @@ build test_hostile_ring "" hostile_ring
 "$work/threads" 50000000 "${1:-10000000}"
 "$native/models/check.sh" 5
 if command -v clang >/dev/null; then
-    for target in fuzz_frames fuzz_record fuzz_ring fuzz_segment; do
+    for target in fuzz_frames fuzz_record fuzz_ring fuzz_segment fuzz_table; do
         clang $common -DNR_LIBFUZZER -fsanitize=fuzzer,address,undefined \
             -fno-sanitize-recover=all "$here/$target.c" $core -o "$work/$target"
         mkdir "$work/$target.new"
