@@ -338,6 +338,7 @@ def test_cashews(url: str, near: bool) -> None:
     asyncio.run(converse())
 
 
+@pytest.mark.may_leak  # its pool is nobody's to close
 def test_flask_caching(url: str) -> None:
     flask, caching = have("flask"), have("flask_caching")
     app = flask.Flask("app")
@@ -357,6 +358,7 @@ def test_flask_caching(url: str) -> None:
         assert cache.get("k") is None
 
 
+@pytest.mark.may_leak  # its pool is nobody's to close
 def test_dogpile(url: str) -> None:
     have("redis")
     have("dogpile.cache")
