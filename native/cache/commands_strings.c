@@ -235,7 +235,7 @@ static bool take_expiry(struct call *call, uint32_t index, int64_t unit_ms, bool
     return false;
 }
 
-static bool read_wish(struct call *call, uint32_t from, bool set, struct wish *wish)
+static bool read_options(struct call *call, uint32_t from, bool set, struct wish *wish)
 {
     memset(wish, 0, sizeof *wish);
     for (uint32_t at = from; at < call->count; at++)
@@ -245,6 +245,11 @@ static bool read_wish(struct call *call, uint32_t from, bool set, struct wish *w
         }
     if (wish->keep_expiry)
         wish->expires_ms = NR_KEEP_EXPIRY;
+    return true;
+}
+
+static bool read_time(struct call *call, struct wish *wish)
+{
     return !wish->has_time || take_expiry(call, (uint32_t)wish->amount, wish->unit_ms, wish->absolute,
                                           &wish->expires_ms);
 }
@@ -334,7 +339,7 @@ void nr_run_set(struct call *call)
     struct nr_key key;
     int result;
 
-    if (!read_wish(call, 3, true, &wish))
+    if (!read_options(call, 3, true, &wish) || !read_time(call, &wish))
         return;
     if (wish.get) {
         exchange_value(call, 2, &wish);
@@ -478,9 +483,13 @@ void nr_run_getex(struct call *call)
     struct nr_entry entry;
     int result;
 
-    if (!read_wish(call, 2, false, &wish))
+    if (!read_options(call, 2, false, &wish))
         return;
     key = nr_call_key(call, 1);
+    result = nr_table_look(table_of(call), &key, &entry);
+    /* A wrong time matters only when there is what it is for: as Redis. */
+    if (result >= 0 && entry.kind != NR_KIND_SET && !read_time(call, &wish))
+        return;
     result = get_one(call, &key, &entry);
     if (result == -ENOENT)
         nr_reply_null(call->reply);
