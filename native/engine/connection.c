@@ -175,7 +175,8 @@ static int keep(struct nr_connection *c, const uint8_t *bytes, size_t size)
         return 0;
     }
     if (input) {
-        memmove(input->bytes, bytes, size);
+        if (bytes != input->bytes) /* of a large message, all would be moved to where it is */
+            memmove(input->bytes, bytes, size);
         input->size = size;
         return 0;
     }
@@ -201,7 +202,8 @@ static int append_input(struct nr_connection *c, const uint8_t *bytes, size_t si
         input->room = room;
         c->input = input;
     }
-    memcpy(input->bytes + input->size, bytes, size);
+    if (size)
+        memcpy(input->bytes + input->size, bytes, size);
     input->size += size;
     return 0;
 }
@@ -229,6 +231,11 @@ static int show(struct nr_connection *c, const uint8_t *bytes, size_t size)
     if (consumed < 0 || (size_t)consumed > size)
         return consumed < 0 ? (int)consumed : -EINVAL;
     return result < 0 ? result : keep(c, bytes + consumed, size - (size_t)consumed);
+}
+
+int nr_connection_show_again(struct nr_connection *c)
+{
+    return c->input && c->phase == NR_CONNECTED ? show(c, NULL, 0) : 0;
 }
 
 static int end_of_input(struct nr_connection *c)

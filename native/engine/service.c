@@ -32,6 +32,16 @@ static bool is_usable(const struct nr_service_settings *settings)
            settings->high_water_bytes <= settings->output_limit_bytes;
 }
 
+static void dismantle(struct nr_service *service)
+{
+    if (service->spare >= 0)
+        nr_os_close(service->spare);
+    nr_slab_destroy(&service->slab);
+    free(service->read_buffer);
+    free(service->gathered);
+    free(service);
+}
+
 int nr_service_create(struct nr_engine *engine, const struct nr_service_settings *settings,
                       struct nr_service **created)
 {
@@ -60,6 +70,14 @@ int nr_service_create(struct nr_engine *engine, const struct nr_service_settings
     nr_slab_init(&service->slab, sizeof(struct nr_connection) +
                                      (service->ops->state_bytes + 7u) / 8u * 8u);
     nr_timeouts_init(service);
+    if (service->ops->on_create) {
+        int result = service->ops->on_create(service);
+
+        if (result < 0) {
+            dismantle(service);
+            return result;
+        }
+    }
     *created = service;
     return 0;
 }
@@ -73,12 +91,7 @@ void nr_service_destroy(struct nr_service *service)
     nr_timeouts_stop(service);
     if (service->ops->on_destroy)
         service->ops->on_destroy(service);
-    if (service->spare >= 0)
-        nr_os_close(service->spare);
-    nr_slab_destroy(&service->slab);
-    free(service->read_buffer);
-    free(service->gathered);
-    free(service);
+    dismantle(service);
 }
 
 struct nr_engine *nr_service_engine(const struct nr_service *service) { return service->engine; }

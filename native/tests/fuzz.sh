@@ -21,7 +21,7 @@ flags="$flags -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all"
 for source in "$here"/fuzz_*.c; do
     target=$(basename "$source" .c)
     # shellcheck disable=SC2086
-    clang $flags "$source" "$native"/engine/*.c "$native"/memory/*.c "$native"/os/*.c -o "$work/$target"
+    clang $flags "$source" "$native"/cache/*.c "$native"/engine/*.c "$native"/memory/*.c "$native"/os/*.c -o "$work/$target"
     mkdir "$work/$target.new"
     "$work/$target" -max_total_time="${1:-60}" -max_len=2048 -artifact_prefix="$corpus/$target/" \
         "$work/$target.new" "$corpus/$target" >"$work/log" 2>&1 || {

@@ -21,13 +21,13 @@ setarch -R true 2>/dev/null && fixed="setarch -R"
 
 # build FLAGS: the core and every program, into $work
 build() {
-    for source in "$native"/engine/*.c "$native"/files/*.c "$native"/memory/*.c "$native"/os/*.c \
+    for source in "$native"/cache/*.c "$native"/engine/*.c "$native"/files/*.c "$native"/memory/*.c "$native"/os/*.c \
         "$native"/transports/*.c; do
         $cc $common $1 -c "$source" -o "$work/$(basename "$source" .c).o" || exit 1
     done
     for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
         "$here"/test_hostile_ring.c "$here"/test_broadcast*.c "$here"/test_endpoints.c \
-        "$here"/test_engine*.c "$here"/test_files.c "$here"/test_table*.c \
+        "$here"/test_engine*.c "$here"/test_files.c "$here"/test_resp.c "$here"/test_table*.c \
         "$here"/fuzz_*.c; do
         $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" -lm || exit 1
     done
@@ -60,6 +60,7 @@ run 0 test_claims
 run 0 test_engine 3000 20000
 run 0 test_engine_services
 run 0 test_files
+run 0 test_resp
 run 0 test_segment 1
 run 0 test_hostile_ring 2
 run 0 test_ring_processes 300
@@ -72,7 +73,8 @@ run 0 test_table_claims
 run 0 test_table_model 15000
 run 0 test_table_processes 20
 run 0 test_table_threads 100000
-for target in fuzz_broadcast fuzz_frames fuzz_record fuzz_ring fuzz_segment fuzz_table; do
+for target in fuzz_broadcast fuzz_cache fuzz_frames fuzz_record fuzz_resp fuzz_ring fuzz_segment \
+    fuzz_table; do
     run 0 $target "$corpus/$target"
 done
 

@@ -35,6 +35,7 @@ __all__ = [
     "FramesConnection",
     "Service",
     "describe_limit",
+    "listening_socket",
     "raise_descriptor_limit",
 ]
 
@@ -166,13 +167,21 @@ def _parse(address: str | Address) -> Address:
     return parsed
 
 
+def listening_socket(
+    address: str | Address, *, reuse_port: bool = False
+) -> tuple[socket.socket, Address, Callable[[], object]]:
+    """For servers of several processes, which hand it on.
+
+    Returns: the socket, the address with the port that the kernel chose, and what gives its name up.
+    Raises: UnsupportedError for anything but tcp and unix; NameTakenError and others.
+    """
+    parsed = _parse(address)
+    return _listen_unix(parsed) if parsed.transport == "unix" else _listen_tcp(parsed, reuse_port)
+
+
 def _listen_all(engine: Engine, service: Service, addresses: tuple[str | Address, ...]) -> Service:
     for address in addresses:
-        parsed = _parse(address)
-        if parsed.transport == "unix":
-            sock, real, close_name = _listen_unix(parsed)
-        else:
-            sock, real, close_name = _listen_tcp(parsed, engine.reuse_port)
+        sock, real, close_name = listening_socket(address, reuse_port=engine.reuse_port)
         try:
             service.listen(sock, real, close_name)
         except BaseException:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 BUILD_FILES = {
     "src/naru/meson.build": (("src/naru",), (".py", ".pyi", ".pyx", "py.typed")),
     "native/meson.build": (
-        ("native/files", "native/memory", "native/os", "native/transports"),
+        ("native/cache", "native/files", "native/memory", "native/os", "native/transports"),
         (".c",),
     ),
     "native/tests/meson.build": (("native/tests",), (".c",)),

@@ -26,11 +26,13 @@ LAYERS = [
     ("naru.channel", "naru.publishing"),
     ("naru.choosing",),
     ("naru.auto",),
+    ("naru.cache",),  # below aio, which has its twin
     ("naru.aio",),
     ("naru.requests",),
     ("naru.signals",),
     ("naru.engine", "naru.reactor"),
     ("naru.files",),
+    ("naru.cache.serving",),  # on the engine
     ("naru",),  # the package itself: what users see, re-exported
     ("naru.testing", "naru.bench"),
     ("naru.cli",),

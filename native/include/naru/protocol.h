@@ -92,6 +92,9 @@ struct nr_protocol_ops {
     /* Whoever is cut for a reason gets a reset (TCP), so that a part is not taken for the whole: for
      * streams that have no end of their own. */
     bool breaks_off;
+    /* The service stands, the engine may be given sources; negative: it is not made, and on_destroy does
+     * not run. */
+    int (*on_create)(struct nr_service *);
     /* Before a connection is accepted: 0, or -EMFILE and the like to let it wait. For protocols that
      * need another descriptor for each. */
     int (*on_admit)(struct nr_service *);
@@ -187,6 +190,9 @@ void nr_connection_close(struct nr_connection *);
 void nr_connection_cut(struct nr_connection *, int reason);
 /* At once, and over TCP with a reset. */
 void nr_connection_reset(struct nr_connection *, int reason);
+/* Shows on_bytes what it has left unconsumed, without more: for on_writable of a protocol that stops at
+ * whole messages while its peer does not take the answers. 0, or the reason to cut. */
+int nr_connection_show_again(struct nr_connection *);
 void nr_connection_pause_reading(struct nr_connection *);
 void nr_connection_resume_reading(struct nr_connection *);
 /* It is not idle; for protocols with on_events, which also count their own bytes. */

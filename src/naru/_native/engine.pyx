@@ -11,6 +11,7 @@ While run() is under way, another thread's calls that change something are hande
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer
 from libc.string cimport memcpy, memset
 
 from naru._native.core cimport *
@@ -311,6 +312,20 @@ cdef class Engine:
         service.calls = calls
         (<_FramesCalls>calls).service = service
         return service
+
+    def make_protocol(self, protocol, str name, **limits):
+        """A service of a protocol that another native module brings.
+
+        Args:
+            protocol: a capsule "naru.protocol": the nr_protocol_ops, and as its context the service's,
+                which is the service's own from success on.
+        """
+        cdef nr_service_settings settings
+        self.admit_change()
+        memset(&settings, 0, sizeof(settings))
+        settings.protocol = <const nr_protocol_ops *>PyCapsule_GetPointer(protocol, "naru.protocol")
+        settings.context = PyCapsule_GetContext(protocol)
+        return self._add(&settings, limits, name)
 
     # ---- the loop ----
 

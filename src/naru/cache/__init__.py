@@ -18,6 +18,7 @@ Map of the folder:
     files        names, files, owners; room: is there memory for it
     generations  resize, snapshot, restore; snapshots: the format
     records      statistics
+    serving      server processes that speak Redis' protocol over a cache
     django, flask_caching, aiocache    backends of these frameworks
 
 The quick verbs are C: naru._native.table. Must not know: transports, channels.

@@ -15,6 +15,7 @@ import click
 
 from naru.cache.cache import Cache
 from naru.cache.codecs import CODECS
+from naru.cli.cache_serve import serve
 from naru.cli.cache_sizes import CACHE_SIZE
 from naru.cli.cache_table import show_statistics, watch
 from naru.cli.streams import read_input, write_output
@@ -253,3 +254,6 @@ def restore(name: str, file: str, pickled: bool) -> None:
 def drop(name: str, pickled: bool) -> None:
     """Removes the cache."""
     _open(name, pickled).drop()
+
+
+command.add_command(serve)

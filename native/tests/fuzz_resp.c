@@ -1,0 +1,76 @@
+/* Fuzz target: the RESP parser. The first byte chooses how the bytes arrive, the rest is the stream: in one
+ * piece and in many it must be the same commands and the same end. */
+#include "fuzz_main.h"
+#include "naru/resp.h"
+
+struct outcome {
+    uint64_t digest;
+    unsigned commands;
+    int end;
+    size_t used;
+    char error[64];
+};
+
+static void mix(struct outcome *outcome, const uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        outcome->digest = (outcome->digest ^ bytes[i]) * 1099511628211u;
+    outcome->digest = (outcome->digest ^ size) * 1099511628211u;
+}
+
+/* As a connection does it: what came so far lies in memory of exactly that size. */
+static struct outcome feed(const uint8_t *data, size_t size, size_t piece)
+{
+    const struct nr_resp_limits limits = {.arguments_most = 64, .bulk_bytes_most = 1024};
+    struct outcome outcome = {.digest = 14695981039346656037u, .end = NR_RESP_PARTIAL};
+    struct nr_resp resp;
+    size_t there = 0;
+
+    nr_resp_init(&resp);
+    while (outcome.end != NR_RESP_WRONG) {
+        size_t have = there - outcome.used;
+        uint8_t *exact = malloc(have ? have : 1);
+
+        FUZZ_REQUIRE(exact);
+        memcpy(exact, data + outcome.used, have);
+        outcome.end = nr_resp_parse(&resp, &limits, exact, have);
+        FUZZ_REQUIRE(outcome.end != NR_RESP_NO_MEMORY);
+        if (outcome.end == NR_RESP_COMMAND) {
+            FUZZ_REQUIRE(resp.count >= 1 && resp.count <= (resp.words ? 65536 : 64));
+            outcome.commands++;
+            for (uint32_t i = 0; i < resp.count; i++) {
+                struct nr_bytes argument = nr_resp_argument(&resp, exact, i);
+
+                mix(&outcome, argument.bytes, argument.size);
+            }
+        }
+        if (outcome.end == NR_RESP_COMMAND || outcome.end == NR_RESP_NOTHING) {
+            FUZZ_REQUIRE(resp.position >= 1 && resp.position <= have);
+            outcome.used += resp.position;
+            nr_resp_reset(&resp);
+        }
+        free(exact);
+        if (outcome.end == NR_RESP_PARTIAL) {
+            if (there == size)
+                break;
+            there += size - there < piece ? size - there : piece;
+        }
+    }
+    memcpy(outcome.error, resp.error, sizeof outcome.error);
+    nr_resp_free(&resp);
+    return outcome;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct outcome whole, pieces;
+
+    if (size == 0)
+        return 0;
+    whole = feed(data + 1, size - 1, size);
+    pieces = feed(data + 1, size - 1, data[0] % 16u + 1);
+    FUZZ_REQUIRE(whole.commands == pieces.commands && whole.digest == pieces.digest);
+    FUZZ_REQUIRE(whole.used == pieces.used && whole.end == pieces.end);
+    FUZZ_REQUIRE(memcmp(whole.error, pieces.error, sizeof whole.error) == 0);
+    return 0;
+}
