@@ -57,7 +57,8 @@ kind="address, undefined"
 build "-fsanitize=address,undefined -fno-sanitize-recover=all"
 run 0 test_ring
 run 0 test_claims
-run 0 test_engine 3000 20000
+run 0 test_engine
+run 0 test_engine_sources 3000 20000
 run 0 test_engine_services
 run 0 test_files
 run 0 test_resp
@@ -84,7 +85,8 @@ export TSAN_OPTIONS="halt_on_error=1 $(printenv TSAN_OPTIONS)"
 build "-fsanitize=thread"
 run 0 test_ring
 run 0 test_claims
-run 0 test_engine 2000 20000
+run 0 test_engine
+run 0 test_engine_sources 2000 20000
 run 0 test_engine_services
 run 0 test_segment
 run 0 test_hostile_ring

@@ -21,7 +21,7 @@ build test_ring_threads "" threads
 build test_ring_threads -DNR_PLANT_BUG=4 planted_4
 build test_ring_processes "" processes
 build test_segment "" segment
-build test_engine "" engine
+build test_engine_sources "" engine
 build test_hostile_ring "" hostile_ring
 "$here/must_fail.sh" "$work/planted_4" 200000 2000000
 "$work/engine" 100000 2000000

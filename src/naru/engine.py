@@ -70,6 +70,8 @@ class EngineStatistics:
     """In callbacks, all turns together."""
     turn_longest_ns: int
     """What a ready connection may have waited at most."""
+    turns_by_ns: tuple[int, ...]
+    """Place i counts the turns that took [2**i, 2**(i+1)) ns; 40 places."""
 
 
 class Engine(native.Engine):

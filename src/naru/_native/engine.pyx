@@ -15,6 +15,8 @@ from cpython.pycapsule cimport PyCapsule_GetContext, PyCapsule_GetPointer
 from libc.string cimport memcpy, memset
 
 from naru._native.core cimport *
+from naru._native.loops cimport *
+from naru._native.protocols cimport *
 
 import collections
 import os
@@ -29,100 +31,21 @@ cdef extern from "<errno.h>" nogil:
     const int EAGAIN, EINTR, ECANCELED
 
 cdef extern from "<sys/socket.h>" nogil:
-    ctypedef unsigned int socklen_t
     cdef struct sockaddr:
         pass
-    cdef struct sockaddr_storage:
-        unsigned short ss_family
     int getpeername(int fd, sockaddr *address, socklen_t *size)
 
 cdef extern from "<unistd.h>" nogil:
     Py_ssize_t read(int fd, void *buffer, size_t size)
 
+# Called without the GIL: protocols in C take it where they call Python.
 cdef extern from "naru/engine.h" nogil:
-    cdef struct nr_engine:
-        pass
-    ctypedef uint64_t nr_source
-    const uint32_t NR_READABLE
-    const unsigned NR_PRIORITY_FIRST
     ctypedef int (*nr_source_callback)(nr_engine *, nr_source, uint32_t, void *) noexcept nogil
     ctypedef int (*nr_wake_callback)(nr_engine *, void *) noexcept nogil
-    cdef struct nr_engine_settings:
-        uint64_t turn_ns
-        uint32_t events_a_wait
-    cdef struct nr_engine_statistics:
-        uint64_t waits, sleeps, wakeups, turns, events, stale_events, callbacks
-        uint64_t timers_fired, timers_missed, wakes, rebuilds, source_count, timer_count
-        uint64_t busy_ns, turn_longest_ns
-    int nr_engine_create(const nr_engine_settings *, nr_engine **)
-    void nr_engine_destroy(nr_engine *)
-    int nr_engine_run(nr_engine *, uint64_t deadline_ns)
-    int nr_engine_wait(nr_engine *, uint64_t deadline_ns)
     int nr_engine_dispatch(nr_engine *)
-    void nr_engine_stop(nr_engine *)
-    void nr_engine_wake(nr_engine *)
     void nr_engine_on_wake(nr_engine *, nr_wake_callback, void *data)
-    void nr_engine_read_statistics(const nr_engine *, nr_engine_statistics *)
     int nr_source_add(nr_engine *, int fd, uint32_t events, unsigned priority, uint32_t flags,
                       nr_source_callback, void *data, nr_source *source)
-    int nr_source_remove(nr_engine *, nr_source)
-
-cdef extern from "naru/protocol.h" nogil:
-    cdef struct nr_service:
-        pass
-    cdef struct nr_connection:
-        pass
-    cdef struct nr_protocol_ops:
-        const char *name
-    cdef struct nr_service_settings:
-        const nr_protocol_ops *protocol
-        void *context
-        uint32_t connection_limit, accept_batch, input_limit_bytes
-        uint32_t high_water_bytes, low_water_bytes, output_limit_bytes
-        uint64_t idle_timeout_ns, stall_timeout_ns, linger_timeout_ns
-    cdef struct nr_service_statistics:
-        uint64_t accepted, connected, open, open_outgoing, most_open
-        uint64_t closed_orderly, closed_reset, closed_idle, closed_slow, closed_protocol
-        uint64_t connects_failed, bytes_received, bytes_sent
-        uint64_t pauses_descriptors, pauses_limit, accept_errors, chokes
-    int nr_service_create(nr_engine *, const nr_service_settings *, nr_service **)
-    void nr_service_destroy(nr_service *)
-    int nr_service_listen(nr_service *, int fd)
-    void nr_service_stop_listening(nr_service *)
-    void nr_service_drain(nr_service *)
-    void nr_service_cut_all(nr_service *)
-    void nr_service_on_empty(nr_service *, void (*)(nr_service *, void *) noexcept nogil, void *)
-    void nr_service_read_statistics(const nr_service *, nr_service_statistics *)
-    uint64_t nr_connection_number(const nr_connection *)
-    nr_connection *nr_service_find(nr_service *, uint64_t)
-    void nr_connection_close(nr_connection *)
-    const nr_protocol_ops nr_protocol_echo, nr_protocol_frames, nr_protocol_splice
-
-    cdef struct nr_frames:
-        pass
-    cdef struct nr_frames_settings:
-        uint32_t max_message_bytes
-        int (*on_frame)(nr_connection *, const uint8_t *, size_t, void *) noexcept nogil
-        int (*on_open)(nr_connection *, void *) noexcept nogil
-        void (*on_close)(nr_connection *, int, void *) noexcept nogil
-        void *data
-    cdef struct nr_frames_statistics:
-        uint64_t messages_received, messages_sent, strangers
-    int nr_frames_create(const nr_frames_settings *, nr_frames **)
-    int nr_frames_send(nr_connection *, const void *, size_t)
-    void nr_frames_read_statistics(const nr_frames *, nr_frames_statistics *)
-
-    cdef struct nr_splice_target:
-        sockaddr_storage address
-        socklen_t address_bytes
-        uint64_t connect_timeout_ns
-    cdef struct nr_splice_statistics:
-        uint64_t spliced_bytes, copied_bytes, pairs, pairs_failed
-        uint64_t pipes, pipes_in_use, half_closes, aborts
-    cdef struct nr_splice:
-        pass
-    int nr_splice_create(const nr_splice_target *, nr_splice **)
-    void nr_splice_read_statistics(const nr_splice *, nr_splice_statistics *)
 
 cdef extern from "naru/os.h" nogil:
     int64_t nr_os_raise_descriptor_limit()
@@ -391,7 +314,9 @@ cdef class Engine:
         cdef nr_engine_statistics found
         self.admit()
         nr_engine_read_statistics(self.core, &found)
-        return found
+        numbers = dict(found)
+        numbers["turns_by_ns"] = tuple(numbers.pop("turn_ns_log2"))
+        return numbers
 
 
 cdef class _SignalBell:
@@ -556,47 +481,6 @@ def pack_address(family, address):
     host, port, flow, scope = address
     return (struct.pack("=H", family) + struct.pack("!HI", port, flow)
             + socket.inet_pton(family, host.partition("%")[0]) + struct.pack("=I", scope))
-
-
-# ---- measuring ----
-
-cdef int do_nothing(nr_engine *engine, nr_source source, uint32_t events, void *data) noexcept nogil:
-    return 0
-
-
-cdef class Stopwatch:
-    """One turn of the loop, timed in C: for `naru bench scaling`."""
-    cdef nr_engine *core
-
-    def __cinit__(self):
-        check(nr_engine_create(NULL, &self.core), "create an engine")
-
-    def __dealloc__(self):
-        nr_engine_destroy(self.core)
-
-    def close(self):
-        """Gives its descriptors up."""
-        nr_engine_destroy(self.core)
-        self.core = NULL
-
-    def add(self, int fd):
-        """Watches a descriptor, which may be closed here while another process has it open."""
-        cdef nr_source source
-        check(nr_source_add(self.core, fd, NR_READABLE, NR_PRIORITY_FIRST, 0, do_nothing, NULL,
-                            &source), "watch a descriptor")
-
-    def wait_ns(self):
-        """Waits until something is ready, runs a callback in C. Returns: how long both took."""
-        cdef uint64_t began, ended
-        cdef int result
-        with nogil:
-            began = nr_os_now_ns()
-            result = nr_engine_wait(self.core, NR_FOREVER)
-            if result > 0:
-                result = nr_engine_dispatch(self.core)
-            ended = nr_os_now_ns()
-        check(result, "wait")
-        return ended - began
 
 
 # ---- frames ----

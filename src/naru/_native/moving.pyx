@@ -149,6 +149,7 @@ cdef class Mover:
         both[0].events = POLLIN if side == NR_SOURCE else POLLOUT
         both[1].fd = self.core.target if side == NR_SOURCE else -1
         both[1].events = 0
+        PyErr_CheckSignals()  # one that came while the step was under way interrupts no sleep
         while True:
             with nogil:
                 ready = nr_os_sleep(both, 2, NR_FOREVER if deadline == NR_FOREVER else deadline - now)

@@ -9,8 +9,9 @@ Must not know: signals, processes, files, or how a connection is accepted (naru.
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject, PyErr_WriteUnraisable
 from libc.stdint cimport uint32_t, uint64_t
 
-from naru._native.core cimport NR_FOREVER, bint_c, nr_os_now_ns
+from naru._native.core cimport NR_FOREVER, nr_os_now_ns
 from naru._native.endpoint cimport Endpoint, deadline_of
+from naru._native.loops cimport *
 
 import os
 import warnings
@@ -20,36 +21,6 @@ from naru import errors
 
 cdef extern from "<errno.h>":
     const int EBADF, ECHILD, EEXIST, EINTR, ELOOP, ENOENT, ENOSPC, EPERM
-
-cdef extern from "naru/engine.h" nogil:
-    cdef struct nr_engine:
-        pass
-    ctypedef uint64_t nr_source
-    ctypedef uint64_t nr_timer
-    const uint32_t NR_READABLE, NR_WRITABLE, NR_PEER_ENDED, NR_HANGUP, NR_FAILED
-    const int NR_DONE, NR_MORE
-    cdef struct nr_engine_settings:
-        uint64_t turn_ns
-        uint32_t events_a_wait
-    cdef struct nr_engine_statistics:
-        uint64_t waits, sleeps, wakeups, turns, events, stale_events, callbacks
-        uint64_t timers_fired, timers_missed, wakes, rebuilds, source_count, timer_count
-        uint64_t busy_ns, turn_longest_ns
-        uint64_t turn_ns_log2[40]
-    int nr_engine_create(const nr_engine_settings *, nr_engine **)
-    void nr_engine_destroy(nr_engine *)
-    int nr_engine_fileno(const nr_engine *)
-    int nr_engine_wait(nr_engine *, uint64_t deadline_ns)
-    void nr_engine_stop(nr_engine *)
-    bint_c nr_engine_take_stop(nr_engine *)
-    void nr_engine_wake(nr_engine *)
-    void nr_engine_read_statistics(const nr_engine *, nr_engine_statistics *)
-    int nr_source_change(nr_engine *, nr_source, uint32_t events)
-    int nr_source_set_priority(nr_engine *, nr_source, unsigned priority)
-    int nr_source_remove(nr_engine *, nr_source)
-    int nr_source_make_ready(nr_engine *, nr_source, uint32_t events)
-    int nr_timer_cancel(nr_engine *, nr_timer)
-    uint64_t nr_timer_due_ns(const nr_engine *, nr_timer)
 
 # Called with the GIL held, and in turn calling Python.
 cdef extern from "naru/engine.h":
@@ -644,6 +615,7 @@ cdef class Loop:
             while True:
                 if nr_engine_take_stop(self.engine):
                     return True
+                PyErr_CheckSignals()  # one that came since the last look interrupts no sleep
                 with nogil:
                     result = nr_engine_wait(self.engine, deadline)
                 if result < 0 and result != -EINTR:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from naru._native.engine import Stopwatch
+from naru._native.stopwatch import Stopwatch
 from naru.engine import raise_descriptor_limit
 
 __all__ = ["CONTENDERS", "SEED_MS", "Cell", "measure", "most_registered"]
