@@ -3,7 +3,7 @@
 
 #include "table_parts.h"
 
-#define LAYOUT 1u
+#define LAYOUT 2u
 #define BYTE_ORDER_MARK 0x01020304u
 #define LEAST_SHARD_BYTES (1u << 20)
 #define MOST_SHARDS 1024u

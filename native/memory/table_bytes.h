@@ -104,14 +104,14 @@ static inline uint64_t nr_record_value_at(const struct nr_record_facts *facts)
     return nr_record_key_at(facts) + facts->key_bytes;
 }
 /* False: no record or filler that ends within `room`. Each word is read once: a lie cannot change
- * after it was checked. */
+ * after it was checked. Acquire: who sees the first word sees the rest of that record. */
 static inline bool nr_record_read(const uint8_t *at, uint64_t room, struct nr_record_facts *facts)
 {
     uint64_t word;
 
     if (room < 8)
         return false;
-    word = nr_word_load(at);
+    word = atomic_load_explicit((const _Atomic uint64_t *)at, memory_order_acquire);
     facts->version = (uint32_t)word;
     facts->value_bytes = word >> 32;
     if (facts->version == 0) {

@@ -110,7 +110,7 @@ static void leave_small(struct nr_view *view, uint64_t number, const uint8_t *re
 {
     uint64_t reads = nr_slot_reads(nr_get(view->slots[number]));
 
-    if (reads >= READS_FOR_MAIN || main_takes(view, bytes)) {
+    if (number == view->replaced || reads >= READS_FOR_MAIN || main_takes(view, bytes)) {
         nr_make_room(view, NR_MAIN, bytes);
         move(view, number, record, bytes, 0);
         nr_count(view->shard, NR_MOVED_TO_MAIN);
@@ -124,7 +124,7 @@ static void leave_main(struct nr_view *view, uint64_t number, const uint8_t *rec
 {
     uint64_t reads = nr_slot_reads(nr_get(view->slots[number]));
 
-    if ((reads > 0 || main_is_sparse(view)) && view->may_move_bytes >= bytes &&
+    if ((number == view->replaced || reads > 0 || main_is_sparse(view)) && view->may_move_bytes >= bytes &&
         nr_log_has_room(view, NR_MAIN, bytes, 0)) {
         view->may_move_bytes -= bytes;
         move(view, number, record, bytes, reads - (reads > 0));

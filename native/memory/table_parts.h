@@ -7,6 +7,7 @@
  *     table_lock.c        mutex of a shard, repair after a death
  *     table_index.c       the writer's way to slots; each change with its intent
  *     table_log.c         records, heads and tails of the logs
+ *     table_gaps.c        replaced records, whose room is taken again
  *     table_evict.c       S3-FIFO: what leaves, what stays, ghosts
  *     table_write.c       set, delete, touch, update, clear
  *     table_number.c      incr
@@ -20,6 +21,7 @@
  *      128  u64 head[2]        the first byte that is nobody's; version, sums
  *      256  the intent         what the holder of the mutex is about to change
  *      512  counters
+ *     1024  gaps: replaced records whose room one of the same size may take
  *     4096  index, ghosts, small log, main log
  * Record (8 byte words, a multiple of them)
  *        0  u32 version (0: filler, no more words), u32 bytes of the value (filler: of all of it)
@@ -44,6 +46,8 @@
 #define NR_RECORD_WORDS 16u /* bytes of its header */
 #define NR_EXPIRY_BITS 39   /* 17 years of milliseconds */
 #define NR_NO_SLOT UINT64_MAX
+#define NR_GAPS 16u
+#define NR_GAP_MOST 4096u /* bytes of a record that may be replaced in the middle of a log */
 
 enum { NR_SMALL, NR_MAIN, NR_LOGS };
 
@@ -128,21 +132,31 @@ enum nr_counter {
     NR_COUNTERS
 };
 
+/* Known to nobody else once taken; its first word stays a filler's until a record is whole there. */
+struct nr_gap {
+    uint64_t position;
+    uint32_t bytes; /* 0: none */
+    uint32_t log;
+};
+
 struct nr_shard {
     alignas(64) _Atomic uint64_t tail[NR_LOGS];
     alignas(64) pthread_mutex_t lock;
     alignas(64) _Atomic uint64_t head[NR_LOGS];
     uint64_t version;
     struct nr_sums sums;
+    _Atomic uint64_t gaps_taken; /* readers whose key was not where a slot pointed look here */
     alignas(64) _Atomic uint32_t awaited; /* somebody sleeps until a claim is given back */
     _Atomic uint32_t given_back;          /* the word that they sleep on */
     alignas(256) struct nr_intent intent;
     alignas(512) _Atomic uint64_t counters[NR_COUNTERS];
+    alignas(1024) struct nr_gap gaps[NR_GAPS]; /* by size: bytes / 8 % NR_GAPS */
 };
 static_assert(sizeof(struct nr_shard) <= NR_TABLE_PAGE, "one page");
 static_assert(offsetof(struct nr_shard, head) == 128, "layout");
 static_assert(offsetof(struct nr_shard, intent) == 256, "layout");
 static_assert(offsetof(struct nr_shard, counters) == 512, "layout");
+static_assert(offsetof(struct nr_shard, gaps) == 1024, "layout");
 
 /* ---- this process ---- */
 
@@ -256,8 +270,8 @@ static inline const uint8_t *nr_slot_record(const struct nr_view *view, uint64_t
 }
 bool nr_slot_facts(const struct nr_view *, uint64_t slot, struct nr_record_facts *);
 
-/* ---- table_log.c: under the mutex ---- */
-struct nr_spot { /* room for a record at the head of a log */
+/* ---- table_log.c, table_gaps.c: under the mutex ---- */
+struct nr_spot { /* room for a record */
     uint8_t *at;
     uint64_t offset, bytes;
 };
@@ -266,6 +280,11 @@ void nr_log_reserve(struct nr_view *, int log, uint64_t bytes, struct nr_spot *)
 void nr_log_commit(struct nr_view *, int log, const struct nr_spot *);
 void nr_log_move_tail(struct nr_view *, int log, uint64_t bytes);
 bool nr_log_is_empty(const struct nr_view *, int log);
+/* Room of a replaced record of just that size; what is written there becomes a record with its first word,
+ * which is stored last. */
+bool nr_gap_take(const struct nr_view *, int log, uint64_t bytes, struct nr_spot *);
+/* No slot points any more to the record that `slot` pointed to. */
+void nr_gap_leave(const struct nr_view *, uint64_t slot, uint64_t bytes);
 
 /* ---- table_evict.c: under the mutex ---- */
 void nr_make_room(struct nr_view *, int log, uint64_t bytes);

@@ -1,13 +1,14 @@
 /* Readers. They hold nothing, wait for nobody, and believe nothing before was_overtaken() has said no.
  *
- * Why the tail alone decides: bytes of a record are written before its slot (release, and the reader's
- * load of the slot acquires), and are written over only after the tail has passed them. So as long as the
- * tail has not passed, they are the record that the slot pointed to when it was read, which is an instant
- * within the call. A slot that changed meanwhile makes that value old, not wrong: an overwriting writer
- * never makes a reader begin anew. */
+ * What decides: bytes of a record are written before its slot (release, and the reader's load of the slot
+ * acquires), and are written over only after the tail has passed them, or after the record was replaced
+ * and its first word made a filler's. A record of more than NR_GAP_MOST is never made a filler: as long as
+ * the tail has not passed it, it is what the slot pointed to when it was read, which is an instant within
+ * the call; a slot that changed meanwhile makes that value old, not wrong, so a writer that overwrites a
+ * large value all the time never makes a reader begin anew. For the others see was_replaced(). */
 #include "table_parts.h"
 
-#define TRIES 64 /* each means that all of a log went by while one record was copied */
+#define TRIES 64 /* each means that all of a log went by, or a set of just that key, while it was copied */
 #define FOLD_EACH 4096u
 
 struct sight {
@@ -16,6 +17,8 @@ struct sight {
     uint64_t slot;
     const uint8_t *record;
     struct nr_record_facts facts;
+    uint64_t gaps_taken; /* at the beginning of this try, if the one before was in doubt */
+    bool in_doubt;       /* a slot with our tag did not lead to our key */
 };
 
 enum outcome { FOUND, ABSENT, OVERTAKEN };
@@ -39,6 +42,21 @@ static inline bool was_overtaken(const struct nr_layout *layout, const struct nr
     if (ahead >= bytes)
         ahead -= bytes;
     return tail - seen > ahead;
+}
+
+/* Was a small record replaced since its slot was read? First the slot, then the version, which no other
+ * record of the shard has: the slot pointed there at an instant when that version stood there, and had
+ * stood there since its first word was read. That instant is when the read happens. */
+static inline bool was_replaced(const struct sight *sight)
+{
+    uint64_t slot;
+
+    if (sight->facts.bytes > NR_GAP_MOST)
+        return false;
+    NR_FENCE(memory_order_acquire); /* pairs with: nr_gap_take */
+    slot = atomic_load_explicit(sight->place, memory_order_acquire);
+    return !nr_slot_is_same(slot, sight->slot) ||
+           (uint32_t)nr_word_load(sight->record) != sight->facts.version;
 }
 
 static inline void prefetch_record(const uint8_t *record)
@@ -83,8 +101,10 @@ static inline enum outcome look_into(const struct nr_table *table, const struct 
         if (read_facts(table, shard, slot, sight) && sight->facts.key_bytes == key->size &&
             nr_racy_is_same(sight->record + nr_record_key_at(&sight->facts), key->bytes, key->size))
             return FOUND;
-        if (was_overtaken(&table->layout, shard, sight, slot))
-            return OVERTAKEN; /* another key, or what was ours? */
+        /* another key, or what was ours? */
+        if (was_overtaken(&table->layout, shard, sight, slot) || !nr_slot_is_same(nr_get(slots[i]), slot))
+            return OVERTAKEN;
+        sight->in_doubt = true;
     }
     return ABSENT;
 }
@@ -93,14 +113,23 @@ static inline enum outcome look_up(const struct nr_table *table, const struct nr
                                    const struct nr_key *key, struct sight *sight)
 {
     enum outcome outcome = ABSENT;
+    bool was_in_doubt = sight->in_doubt;
 
+    if (was_in_doubt)
+        sight->gaps_taken = atomic_load_explicit(&shard->gaps_taken, memory_order_acquire);
+    sight->in_doubt = false;
     /* Before any slot, see was_overtaken: no slot seen after it points below. pairs with:
      * nr_log_move_tail */
     for (int log = 0; log < NR_LOGS; log++)
         sight->tails[log] = atomic_load_explicit(&shard->tail[log], memory_order_acquire);
     for (int which = 0; which < 2 && outcome == ABSENT; which++)
         outcome = look_into(table, shard, key, nr_hash_bucket(&table->layout, key->hash, which), sight);
-    return outcome;
+    if (__builtin_expect(outcome != ABSENT || !sight->in_doubt, 1))
+        return outcome;
+    /* A slot led to another key. Twice replaced while we looked, it may have been ours all the time: then a
+     * gap was taken in between. */
+    NR_FENCE(memory_order_acquire);
+    return was_in_doubt && nr_get(shard->gaps_taken) == sight->gaps_taken ? ABSENT : OVERTAKEN;
 }
 
 /* Two bits, at most three writes until the next eviction takes one back. A lost race loses a mark. */
@@ -152,7 +181,7 @@ static inline int try_read(const struct nr_table *table, const struct nr_shard *
         else
             nr_racy_read(into, sight->record + nr_record_value_at(&sight->facts), size);
     }
-    if (was_overtaken(&table->layout, shard, sight, sight->slot))
+    if (was_replaced(sight) || was_overtaken(&table->layout, shard, sight, sight->slot))
         return -EAGAIN;
     if (entry && (result == 0 || result == -ENOBUFS))
         nr_record_describe(&sight->facts, entry);
@@ -237,7 +266,8 @@ int nr_table_read_tags(struct nr_table *table, const struct nr_key *key,
             return result;
         for (uint32_t i = 0; result == 0 && i < sight.facts.tags; i++)
             tags[i] = nr_word_load(sight.record + NR_RECORD_WORDS + i * 8) >> 32;
-        if (result == 0 && !was_overtaken(&table->layout, shard, &sight, sight.slot))
+        if (result == 0 && !was_replaced(&sight) &&
+            !was_overtaken(&table->layout, shard, &sight, sight.slot))
             return (int)sight.facts.tags;
     }
     return -ENOENT;
@@ -281,14 +311,16 @@ static int read_slot(struct nr_table *table, const struct nr_shard *shard, uint6
 
     for (int log = 0; log < NR_LOGS; log++)
         sight.tails[log] = atomic_load_explicit(&shard->tail[log], memory_order_acquire);
-    slot = atomic_load_explicit(&slots[number], memory_order_acquire);
+    sight.place = &slots[number];
+    slot = atomic_load_explicit(sight.place, memory_order_acquire);
     if (slot == 0)
         return -ENOENT;
     found = read_facts(table, shard, slot, &sight) &&
             nr_record_is_alive(table, sight.record, &sight.facts);
     if (found)
         nr_racy_read(key, sight.record + nr_record_key_at(&sight.facts), sight.facts.key_bytes);
-    if (was_overtaken(&table->layout, shard, &sight, slot))
+    if (was_overtaken(&table->layout, shard, &sight, slot) || was_replaced(&sight) ||
+        sight.facts.version == 0) /* a filler: it was replaced, and the slot knows where */
         return -EAGAIN;
     *facts = sight.facts;
     return found ? 0 : -ENOENT;

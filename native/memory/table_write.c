@@ -37,9 +37,10 @@ static void find(const struct nr_view *view, const struct nr_key *key, struct st
 
 /* ---- writing a record ---- */
 
-static void fill(uint8_t *at, const struct nr_key *key, const struct draft *draft, uint32_t version)
+static void fill(uint8_t *record, const struct nr_key *key, const struct draft *draft, uint32_t version)
 {
-    nr_word_store(at, version | draft->value_bytes << 32);
+    uint8_t *at = record;
+
     nr_word_store(at + 8, nr_record_word(draft->expires_ms, key->size, draft->tags, draft->kind));
     at += NR_RECORD_WORDS;
     for (uint32_t i = 0; i < draft->tags; i++, at += 8)
@@ -50,6 +51,9 @@ static void fill(uint8_t *at, const struct nr_key *key, const struct draft *draf
         nr_racy_write(at, draft->parts[i].iov_base, draft->parts[i].iov_len);
         at += draft->parts[i].iov_len;
     }
+    /* Last: in a gap it is this word that ends the filler. pairs with: nr_record_read */
+    atomic_store_explicit((_Atomic uint64_t *)record, version | draft->value_bytes << 32,
+                          memory_order_release);
 }
 
 static int pick_log(struct nr_view *view, const struct nr_key *key, const struct standing *old,
@@ -84,37 +88,56 @@ static uint64_t find_slot_for(struct nr_view *view, const struct nr_key *key)
     return number;
 }
 
-static int put(struct nr_view *view, const struct nr_key *key, const struct draft *draft,
-               struct standing *old, struct nr_entry *written)
+static void make_room(struct nr_view *view, const struct nr_key *key, struct standing *old, int log,
+                      uint64_t bytes)
 {
     struct nr_shard *shard = view->shard;
-    uint64_t bytes = nr_record_bytes(key->size, draft->tags, draft->value_bytes), gone = 0, reads = 0;
     uint64_t tails = nr_get(shard->tail[NR_SMALL]) + nr_get(shard->tail[NR_MAIN]);
-    struct nr_spot spot;
-    uint32_t version;
-    int log;
 
-    if (bytes > view->layout->record_most)
-        return -E2BIG;
-    log = pick_log(view, key, old, bytes);
     view->may_move_bytes = MAY_MOVE_BYTES(bytes);
     view->replaced = old->number;
     nr_make_room(view, log, bytes);
     if (tails != nr_get(shard->tail[NR_SMALL]) + nr_get(shard->tail[NR_MAIN]))
         find(view, key, old); /* it may have been moved or evicted itself */
+}
+
+static int put(struct nr_view *view, const struct nr_key *key, const struct draft *draft,
+               struct standing *old, struct nr_entry *written)
+{
+    uint64_t bytes = nr_record_bytes(key->size, draft->tags, draft->value_bytes);
+    uint64_t gone = 0, reads = 0, before = 0;
+    struct nr_spot spot;
+    uint32_t version;
+    bool in_gap;
+    int log;
+
+    if (bytes > view->layout->record_most)
+        return -E2BIG;
+    log = pick_log(view, key, old, bytes);
+    in_gap = old->number != NR_NO_SLOT && nr_slot_log(nr_get(view->slots[old->number])) == log &&
+             nr_gap_take(view, log, bytes, &spot);
+    if (!in_gap)
+        make_room(view, key, old, log, bytes);
     if (old->number != NR_NO_SLOT) {
+        before = nr_get(view->slots[old->number]);
         gone = old->facts.bytes;
-        reads = old->alive ? nr_slot_reads(nr_get(view->slots[old->number])) : 0;
+        reads = old->alive ? nr_slot_reads(before) : 0;
     } else {
         old->number = find_slot_for(view, key);
     }
-    nr_log_reserve(view, log, bytes, &spot);
-    version = next_version(shard);
+    if (!in_gap)
+        nr_log_reserve(view, log, bytes, &spot);
+    version = next_version(view->shard);
     fill(spot.at, key, draft, version);
-    nr_log_commit(view, log, &spot);
+    if (in_gap)
+        NR_CRASHPOINT(NR_AT_TABLE_GAP_WRITTEN);
+    else
+        nr_log_commit(view, log, &spot);
     nr_index_change(view, old->number,
                     nr_slot_make(nr_hash_tag(key->hash), reads, log, spot.offset), gone, bytes);
-    nr_count(shard, NR_SETS);
+    if (gone > 0)
+        nr_gap_leave(view, before, gone);
+    nr_count(view->shard, NR_SETS);
     if (written)
         *written = (struct nr_entry){draft->value_bytes, version, draft->expires_ms, draft->kind,
                                      draft->tags};
@@ -228,7 +251,10 @@ int nr_table_set(struct nr_table *table, const struct nr_key *key, const struct 
 
 static void remove_standing(struct nr_view *view, const struct standing *old)
 {
+    uint64_t before = nr_get(view->slots[old->number]);
+
     nr_index_change(view, old->number, 0, old->facts.bytes, 0);
+    nr_gap_leave(view, before, old->facts.bytes);
     nr_count(view->shard, old->alive ? NR_DELETES : NR_EXPIRED);
 }
 

@@ -50,7 +50,7 @@ static void bad_settings_and_files_are_refused(void)
     nr_table_close(table);
     REQUIRE(pwrite(fd, &other, 4, offsetof(struct nr_table_header, layout)) == 4);
     CHECK_EQUAL(nr_table_open(fd, &table), -EPROTONOSUPPORT);
-    other = 1;
+    other = 2;
     REQUIRE(pwrite(fd, &other, 4, offsetof(struct nr_table_header, layout)) == 4);
     REQUIRE(ftruncate(fd, 3 * MIB) == 0);
     CHECK_EQUAL(nr_table_open(fd, &table), -EBADMSG);

@@ -4,6 +4,7 @@
  *     test_table_threads [operations of each thread] */
 #include <pthread.h>
 
+#include "../memory/table_parts.h"
 #include "tables.h"
 
 #define THREADS 4
@@ -14,6 +15,13 @@ static struct nr_table *table;
 static uint64_t operations = 200000;
 static _Atomic uint64_t hits, last_writing;
 static _Atomic int writers_left;
+
+static uint64_t appended_bytes(struct nr_table *of)
+{
+    struct nr_shard *shard = nr_shard_at(of, 0);
+
+    return nr_get(shard->head[NR_SMALL]) + nr_get(shard->head[NR_MAIN]);
+}
 
 static struct nr_key key_of(uint32_t *number) { return nr_table_key(table, number, sizeof *number); }
 
@@ -160,6 +168,72 @@ static void what_was_set_is_what_is_read(void)
     nr_table_close(table);
 }
 
+/* ---- keys that are replaced all the time: each record's room is soon another key's ---- */
+
+#define HOT 6u
+
+static void *replace_hot(void *first)
+{
+    for (uint64_t i = 1; i <= operations; i++) {
+        uint32_t number = (uint32_t)(uintptr_t)first + (uint32_t)(i % 3);
+        struct nr_key key = key_of(&number);
+        uint8_t value[48];
+
+        tables_fill(value, sizeof value, number, i);
+        CHECK_EQUAL(tables_set(table, &key, value, sizeof value), 0);
+    }
+    atomic_fetch_sub(&writers_left, 1);
+    return NULL;
+}
+
+static void *read_hot(void *seed)
+{
+    uint64_t dice = (uint64_t)(uintptr_t)seed, newest[HOT] = {0};
+
+    while (atomic_load(&writers_left) > 0) {
+        uint32_t number = (uint32_t)(tables_random(&dice) % HOT);
+        struct nr_key key = key_of(&number);
+        uint8_t value[48];
+        struct nr_entry entry;
+        uint64_t writing;
+
+        if (!(CHECK_EQUAL(nr_table_get(table, &key, value, sizeof value, &entry), 0) &&
+              CHECK(tables_is_whole(value, entry.size_bytes, number, &writing)) &&
+              CHECK(writing >= newest[number])))
+            break;
+        newest[number] = writing;
+    }
+    return NULL;
+}
+
+/* They are there at every instant, and nobody reads an older value after a newer one. */
+static void hot_keys_are_always_there(void)
+{
+    pthread_t threads[THREADS];
+    uint64_t bytes_before, bytes_after;
+
+    table = tables_make(1u << 20, 1, 100);
+    for (uint32_t number = 0; number < HOT; number++) {
+        struct nr_key key = key_of(&number);
+        uint8_t value[48];
+
+        tables_fill(value, sizeof value, number, 0);
+        CHECK_EQUAL(tables_set(table, &key, value, sizeof value), 0);
+        CHECK_EQUAL(tables_set(table, &key, value, sizeof value), 0);
+    }
+    bytes_before = appended_bytes(table);
+    atomic_store(&writers_left, 2);
+    for (uintptr_t i = 0; i < THREADS; i++)
+        REQUIRE(pthread_create(&threads[i], NULL, i < 2 ? replace_hot : read_hot,
+                               (void *)(i < 2 ? i * 3 : i)) == 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    bytes_after = appended_bytes(table);
+    CHECK_EQUAL(bytes_after, bytes_before); /* nothing was appended */
+    CHECK_EQUAL(tables_faults(table), 0);
+    nr_table_close(table);
+}
+
 /* A counter that two threads raise loses nothing. */
 static void *raise_it(void *unused)
 {
@@ -199,6 +273,7 @@ int main(int argc, char **argv)
         operations = strtoull(argv[1], NULL, 10);
     RUN(no_value_is_torn_or_foreign);
     RUN(what_was_set_is_what_is_read);
+    RUN(hot_keys_are_always_there);
     RUN(counter_loses_nothing);
     return check_finish();
 }

@@ -53,6 +53,9 @@ enum nr_crashpoint {
     NR_AT_TABLE_RECOVERED = 32,    /* all is repaired, the mutex is not consistent */
     NR_AT_TABLE_EMPTYING = 33,     /* half of the slots are cleared */
     NR_AT_TABLE_CLAIM = 34,        /* a claim is written but for its pid */
+    NR_AT_TABLE_GAP_TAKEN = 35,    /* a gap is nobody's, nothing is written into it */
+    NR_AT_TABLE_GAP_WRITTEN = 36,  /* its record is whole, no slot points to it */
+    NR_AT_TABLE_GAP_LEFT = 37,     /* a replaced record is a filler, no gap is known there */
     NR_CRASHPOINTS
 };
 
