@@ -3,6 +3,10 @@
 #ifndef NR_TABLE_BYTES_H
 #define NR_TABLE_BYTES_H
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "table_parts.h"
 
 /* ---- bytes that may be read while they are overwritten ----
@@ -64,6 +68,33 @@ static inline void nr_word_store(uint8_t *at, uint64_t word)
 }
 #define nr_get(word) atomic_load_explicit(&(word), memory_order_relaxed)
 #define nr_put(word, value) atomic_store_explicit(&(word), (value), memory_order_relaxed)
+
+/* ---- buckets ---- */
+
+/* Which slots of a bucket have this tag (0: are empty): bit i for slot i. What they say of a slot may be
+ * old when it is used: it is loaded again. */
+static inline unsigned nr_bucket_matches(const _Atomic uint64_t *bucket, uint64_t tag)
+{
+    unsigned matches = 0;
+
+#if defined(__SSE2__) && !defined(NR_TABLE_TSAN)
+    /* Half a bucket at a time: the upper 32 bits of four slots beside each other. Each slot is aligned,
+     * and x86 loads its eight bytes at once, whatever the width of the register. */
+    const __m128i wanted = _mm_set1_epi32((int)tag);
+    const __m128 *at = (const __m128 *)bucket;
+
+    for (int half = 0; half < 2; half++, at += 2) {
+        __m128i upper = _mm_castps_si128(_mm_shuffle_ps(at[0], at[1], _MM_SHUFFLE(3, 1, 3, 1)));
+        __m128i equal = _mm_cmpeq_epi32(_mm_srli_epi32(upper, 16), wanted);
+
+        matches |= (unsigned)_mm_movemask_ps(_mm_castsi128_ps(equal)) << 4 * half;
+    }
+#else
+    for (unsigned i = 0; i < NR_BUCKET_SLOTS; i++)
+        matches |= (unsigned)(nr_get(bucket[i]) >> 48 == tag) << i;
+#endif
+    return matches;
+}
 
 /* By the holder of the mutex. */
 static inline void nr_count(struct nr_shard *shard, enum nr_counter counter)

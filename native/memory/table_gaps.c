@@ -12,11 +12,10 @@ static struct nr_gap *gap_of(const struct nr_view *view, uint64_t bytes)
 /* Anybody who may write the file may have written it. */
 static bool is_sound(const struct nr_view *view, int log, const struct nr_gap *gap, uint64_t bytes)
 {
-    uint64_t tail = nr_get(view->shard->tail[log]), head = nr_get(view->shard->head[log]);
-    uint64_t offset = gap->position % view->layout->log_bytes[log];
+    uint64_t log_bytes = view->layout->log_bytes[log], offset = gap->offset;
 
-    return gap->position - tail < head - tail && offset % 8 == 0 &&
-           bytes <= view->layout->log_bytes[log] - offset &&
+    return offset % 8 == 0 && offset < log_bytes && bytes <= log_bytes - offset &&
+           !nr_tail_has_passed(log_bytes, gap->tail, nr_get(view->shard->tail[log]), offset) &&
            nr_word_load(view->log[log] + offset) == bytes << 32;
 }
 
@@ -29,7 +28,7 @@ bool nr_gap_take(const struct nr_view *view, int log, uint64_t bytes, struct nr_
     gap->bytes = 0;
     if (!is_sound(view, log, gap, bytes))
         return false;
-    spot->offset = gap->position % view->layout->log_bytes[log];
+    spot->offset = gap->offset;
     spot->at = view->log[log] + spot->offset;
     spot->bytes = bytes;
     nr_put(view->shard->gaps_taken, nr_get(view->shard->gaps_taken) + 1);
@@ -42,21 +41,18 @@ bool nr_gap_take(const struct nr_view *view, int log, uint64_t bytes, struct nr_
 void nr_gap_leave(const struct nr_view *view, uint64_t slot, uint64_t bytes)
 {
     int log = nr_slot_log(slot);
-    uint64_t tail = nr_get(view->shard->tail[log]), log_bytes = view->layout->log_bytes[log];
-    uint64_t offset = nr_slot_offset(slot), from_tail = offset + log_bytes - tail % log_bytes;
     struct nr_gap *gap = gap_of(view, bytes);
 
     if (bytes > NR_GAP_MOST)
         return;
-    if (from_tail >= log_bytes)
-        from_tail -= log_bytes;
     gap->bytes = 0;
     /* Release: who sees the filler sees that the slot points elsewhere. pairs with: look_into */
-    atomic_store_explicit((_Atomic uint64_t *)(view->log[log] + offset), bytes << 32,
+    atomic_store_explicit((_Atomic uint64_t *)(view->log[log] + nr_slot_offset(slot)), bytes << 32,
                           memory_order_release);
     atomic_signal_fence(memory_order_seq_cst);
     NR_CRASHPOINT(NR_AT_TABLE_GAP_LEFT);
-    gap->position = tail + from_tail;
+    gap->tail = nr_get(view->shard->tail[log]);
+    gap->offset = nr_slot_offset(slot);
     gap->log = (uint32_t)log;
     atomic_signal_fence(memory_order_seq_cst);
     gap->bytes = (uint32_t)bytes;

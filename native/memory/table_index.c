@@ -14,13 +14,12 @@ uint64_t nr_index_find(const struct nr_view *view, const struct nr_key *key,
     uint64_t tag = nr_hash_tag(key->hash);
 
     for (int which = 0; which < 2; which++) {
-        uint64_t number = nr_hash_bucket(view->layout, key->hash, which);
+        uint64_t first = nr_hash_bucket(view->layout, key->hash, which);
 
-        for (uint64_t end = number + NR_BUCKET_SLOTS; number < end; number++) {
-            uint64_t slot = nr_get(view->slots[number]);
+        for (unsigned left = nr_bucket_matches(&view->slots[first], tag); left != 0; left &= left - 1) {
+            uint64_t number = first + (unsigned)__builtin_ctz(left), slot = nr_get(view->slots[number]);
 
-            if (nr_slot_tag(slot) == tag && nr_slot_facts(view, slot, facts) &&
-                facts->key_bytes == key->size &&
+            if (nr_slot_facts(view, slot, facts) && facts->key_bytes == key->size &&
                 nr_racy_is_same(nr_slot_record(view, slot) + nr_record_key_at(facts), key->bytes,
                                 key->size))
                 return number;
@@ -32,11 +31,15 @@ uint64_t nr_index_find(const struct nr_view *view, const struct nr_key *key,
 uint64_t nr_index_find_slot(const struct nr_view *view, uint64_t hash, uint64_t wanted)
 {
     for (int which = 0; which < 2; which++) {
-        uint64_t number = nr_hash_bucket(view->layout, hash, which);
+        uint64_t first = nr_hash_bucket(view->layout, hash, which);
+        unsigned left = nr_bucket_matches(&view->slots[first], nr_slot_tag(wanted));
 
-        for (uint64_t end = number + NR_BUCKET_SLOTS; number < end; number++)
+        for (; left != 0; left &= left - 1) {
+            uint64_t number = first + (unsigned)__builtin_ctz(left);
+
             if (nr_slot_is_same(nr_get(view->slots[number]), wanted))
                 return number;
+        }
     }
     return NR_NO_SLOT;
 }
@@ -44,19 +47,16 @@ uint64_t nr_index_find_slot(const struct nr_view *view, uint64_t hash, uint64_t 
 /* In the emptier one of the two: that is what lets buckets of 8 be 80 % full. */
 uint64_t nr_index_find_empty(const struct nr_view *view, uint64_t hash)
 {
-    uint64_t found[2] = {NR_NO_SLOT, NR_NO_SLOT};
-    int empty[2] = {0, 0};
+    uint64_t first[2];
+    unsigned empty[2];
+    int which;
 
-    for (int which = 0; which < 2; which++) {
-        uint64_t number = nr_hash_bucket(view->layout, hash, which);
-
-        for (uint64_t end = number + NR_BUCKET_SLOTS; number < end; number++)
-            if (nr_get(view->slots[number]) == 0) {
-                empty[which]++;
-                found[which] = number;
-            }
+    for (which = 0; which < 2; which++) {
+        first[which] = nr_hash_bucket(view->layout, hash, which);
+        empty[which] = nr_bucket_matches(&view->slots[first[which]], 0);
     }
-    return empty[1] > empty[0] ? found[1] : found[0];
+    which = __builtin_popcount(empty[1]) > __builtin_popcount(empty[0]);
+    return empty[which] ? first[which] + (unsigned)__builtin_ctz(empty[which]) : NR_NO_SLOT;
 }
 
 uint64_t nr_index_find_least(const struct nr_view *view, uint64_t hash)

@@ -134,7 +134,8 @@ enum nr_counter {
 
 /* Known to nobody else once taken; its first word stays a filler's until a record is whole there. */
 struct nr_gap {
-    uint64_t position;
+    uint64_t tail; /* of its log when it was left: whether the tail has passed it follows */
+    uint64_t offset;
     uint32_t bytes; /* 0: none */
     uint32_t log;
 };
@@ -239,6 +240,28 @@ static inline uint64_t nr_hash_bucket(const struct nr_layout *layout, uint64_t h
     return ((hash >> 32) * layout->buckets >> 32) * NR_BUCKET_SLOTS;
 }
 uint64_t nr_table_hash(const uint64_t keys[4], const void *bytes, size_t size);
+/* Has the tail, which was at `seen`, passed the record at `offset` by now? It lies at the only position from
+ * `seen` on with that offset. The division is for tails that moved. */
+static inline bool nr_tail_has_passed(uint64_t log_bytes, uint64_t seen, uint64_t tail, uint64_t offset)
+{
+    uint64_t ahead;
+
+    if (__builtin_expect(tail == seen, 1))
+        return false;
+    ahead = offset + log_bytes - seen % log_bytes;
+    if (ahead >= log_bytes)
+        ahead -= log_bytes;
+    return tail - seen > ahead;
+}
+static inline void nr_prefetch_buckets(const struct nr_table *table, uint64_t hash)
+{
+    const struct nr_layout *layout = &table->layout;
+    const uint64_t *slots = (const uint64_t *)(table->first_shard + NR_TABLE_PAGE +
+                                               nr_hash_shard(layout, hash) * layout->shard_bytes);
+
+    __builtin_prefetch(slots + nr_hash_bucket(layout, hash, 0));
+    __builtin_prefetch(slots + nr_hash_bucket(layout, hash, 1));
+}
 
 #include "table_bytes.h"
 

@@ -31,17 +31,11 @@ static inline bool was_overtaken(const struct nr_layout *layout, const struct nr
                                  const struct sight *sight, uint64_t slot)
 {
     int log = nr_slot_log(slot);
-    uint64_t seen = sight->tails[log], bytes = layout->log_bytes[log], tail, ahead;
 
     /* pairs with: nr_log_move_tail, restart_log in table_index.c */
     NR_FENCE(memory_order_acquire);
-    tail = nr_get(shard->tail[log]);
-    if (__builtin_expect(tail == seen, 1))
-        return false;
-    ahead = nr_slot_offset(slot) + bytes - seen % bytes;
-    if (ahead >= bytes)
-        ahead -= bytes;
-    return tail - seen > ahead;
+    return nr_tail_has_passed(layout->log_bytes[log], sight->tails[log], nr_get(shard->tail[log]),
+                              nr_slot_offset(slot));
 }
 
 /* Was a small record replaced since its slot was read? First the slot, then the version, which no other
@@ -82,19 +76,17 @@ static inline bool read_facts(const struct nr_table *table, const struct nr_shar
            sight->facts.version != 0;
 }
 
-static inline enum outcome look_into(const struct nr_table *table, const struct nr_shard *shard,
-                                     const struct nr_key *key, uint64_t first, struct sight *sight)
+__attribute__((always_inline)) static inline enum outcome look_into(const struct nr_table *table, const struct nr_shard *shard,
+                                     const struct nr_key *key, _Atomic uint64_t *slots,
+                                     struct sight *sight)
 {
-    _Atomic uint64_t *slots = (_Atomic uint64_t *)((uint8_t *)shard + NR_TABLE_PAGE) + first;
     uint64_t tag = nr_hash_tag(key->hash);
 
-    for (unsigned i = 0; i < NR_BUCKET_SLOTS; i++) {
-        uint64_t slot = nr_get(slots[i]);
-
-        if (__builtin_expect(nr_slot_tag(slot) != tag, 1))
-            continue;
+    for (unsigned left = nr_bucket_matches(slots, tag); left != 0; left &= left - 1) {
+        int i = __builtin_ctz(left);
         /* pairs with: nr_index_change */
-        slot = atomic_load_explicit(&slots[i], memory_order_acquire);
+        uint64_t slot = atomic_load_explicit(&slots[i], memory_order_acquire);
+
         if (nr_slot_tag(slot) != tag)
             continue;
         sight->place = &slots[i];
@@ -109,12 +101,15 @@ static inline enum outcome look_into(const struct nr_table *table, const struct 
     return ABSENT;
 }
 
-static inline enum outcome look_up(const struct nr_table *table, const struct nr_shard *shard,
+__attribute__((always_inline)) static inline enum outcome look_up(const struct nr_table *table, const struct nr_shard *shard,
                                    const struct nr_key *key, struct sight *sight)
 {
-    enum outcome outcome = ABSENT;
+    enum outcome outcome;
     bool was_in_doubt = sight->in_doubt;
+    _Atomic uint64_t *slots = (_Atomic uint64_t *)((uint8_t *)shard + NR_TABLE_PAGE);
+    _Atomic uint64_t *second = slots + nr_hash_bucket(&table->layout, key->hash, 1);
 
+    __builtin_prefetch(second);
     if (was_in_doubt)
         sight->gaps_taken = atomic_load_explicit(&shard->gaps_taken, memory_order_acquire);
     sight->in_doubt = false;
@@ -122,8 +117,9 @@ static inline enum outcome look_up(const struct nr_table *table, const struct nr
      * nr_log_move_tail */
     for (int log = 0; log < NR_LOGS; log++)
         sight->tails[log] = atomic_load_explicit(&shard->tail[log], memory_order_acquire);
-    for (int which = 0; which < 2 && outcome == ABSENT; which++)
-        outcome = look_into(table, shard, key, nr_hash_bucket(&table->layout, key->hash, which), sight);
+    outcome = look_into(table, shard, key, slots + nr_hash_bucket(&table->layout, key->hash, 0), sight);
+    if (outcome == ABSENT)
+        outcome = look_into(table, shard, key, second, sight);
     if (__builtin_expect(outcome != ABSENT || !sight->in_doubt, 1))
         return outcome;
     /* A slot led to another key. Twice replaced while we looked, it may have been ours all the time: then a
@@ -157,7 +153,7 @@ typedef uint8_t *place_function(void *, uint64_t);
 enum reading { USES, COPIES, LOOKS }; /* only use counts and leaves a mark */
 
 /* One try: 0, -ENOENT, -ENOBUFS, -ENOMEM, -EAGAIN (overtaken). */
-static inline int try_read(const struct nr_table *table, const struct nr_shard *shard,
+__attribute__((always_inline)) static inline int try_read(const struct nr_table *table, const struct nr_shard *shard,
                            const struct nr_key *key, struct sight *sight, uint8_t *into, size_t room,
                            place_function *place, void *context, enum reading reading,
                            struct nr_entry *entry)
@@ -188,15 +184,19 @@ static inline int try_read(const struct nr_table *table, const struct nr_shard *
     return result;
 }
 
-static inline int read_value(struct nr_table *table, const struct nr_key *key, uint8_t *into,
-                             size_t room, place_function *place, void *context, enum reading reading,
-                             struct nr_entry *entry)
+/* In each verb anew, with what that verb does not use left out. */
+__attribute__((always_inline)) static inline int
+read_value(struct nr_table *table, const struct nr_key *key, uint8_t *into, size_t room,
+           place_function *place, void *context, enum reading reading, struct nr_entry *entry)
 {
-    uint32_t number = nr_table_shard_of(table, key);
+    uint32_t number = nr_hash_shard(&table->layout, key->hash);
     struct nr_shard *shard = nr_shard_at(table, number);
-    struct sight sight = {0};
+    struct sight sight; /* no {0}: that is a `rep stos`, which takes longer than the hash */
     int result = -EAGAIN;
 
+    sight.record = NULL;
+    sight.facts = (struct nr_record_facts){0};
+    sight.in_doubt = false;
     if (key->size > NR_TABLE_KEY_MOST)
         return -EINVAL;
     for (int tries = 0; tries < TRIES; tries++) {
@@ -217,26 +217,15 @@ static inline int read_value(struct nr_table *table, const struct nr_key *key, u
     return result;
 }
 
-static inline void prefetch_buckets(const struct nr_table *table, const struct nr_key *key)
-{
-    const struct nr_shard *shard = nr_shard_at(table, nr_table_shard_of(table, key));
-    const uint64_t *slots = (const uint64_t *)((const uint8_t *)shard + NR_TABLE_PAGE);
-
-    __builtin_prefetch(slots + nr_hash_bucket(&table->layout, key->hash, 0));
-    __builtin_prefetch(slots + nr_hash_bucket(&table->layout, key->hash, 1));
-}
-
 int nr_table_get(struct nr_table *table, const struct nr_key *key, void *into, size_t room,
                  struct nr_entry *entry)
 {
-    prefetch_buckets(table, key);
     return read_value(table, key, into, room, NULL, NULL, USES, entry);
 }
 
 int nr_table_get_with(struct nr_table *table, const struct nr_key *key, place_function *place,
                       void *context, struct nr_entry *entry)
 {
-    prefetch_buckets(table, key);
     return read_value(table, key, NULL, 0, place, context, USES, entry);
 }
 
@@ -277,8 +266,8 @@ int nr_table_read_tags(struct nr_table *table, const struct nr_key *key,
 void nr_table_prefetch(const struct nr_table *table, const struct nr_key *keys, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        prefetch_buckets(table, &keys[i]);
-    for (size_t i = 0; i < count && count > 1; i++) {
+        nr_prefetch_buckets(table, keys[i].hash);
+    for (size_t i = 0; i < count; i++) {
         const struct nr_shard *shard = nr_shard_at(table, nr_table_shard_of(table, &keys[i]));
         uint64_t tag = nr_hash_tag(keys[i].hash);
 
@@ -287,12 +276,12 @@ void nr_table_prefetch(const struct nr_table *table, const struct nr_key *keys, 
                 (const _Atomic uint64_t *)((const uint8_t *)shard + NR_TABLE_PAGE) +
                 nr_hash_bucket(&table->layout, keys[i].hash, which);
 
-            for (unsigned k = 0; k < NR_BUCKET_SLOTS; k++) {
-                uint64_t slot = nr_get(slots[k]);
+            for (unsigned left = nr_bucket_matches(slots, tag); left != 0; left &= left - 1) {
+                uint64_t slot = nr_get(slots[__builtin_ctz(left)]);
 
-                if (nr_slot_tag(slot) == tag) /* an address only: prefetching faults nowhere */
-                    prefetch_record((const uint8_t *)shard +
-                                    table->layout.log_at[nr_slot_log(slot)] + nr_slot_offset(slot));
+                /* an address only: prefetching faults nowhere */
+                prefetch_record((const uint8_t *)shard + table->layout.log_at[nr_slot_log(slot)] +
+                                nr_slot_offset(slot));
             }
         }
     }

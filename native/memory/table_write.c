@@ -212,7 +212,7 @@ static int begin(struct nr_table *table, const struct nr_key *key, uint64_t dead
 
     if (key->size > NR_TABLE_KEY_MOST)
         return -EINVAL;
-    nr_table_prefetch(table, key, 1);
+    nr_prefetch_buckets(table, key->hash); /* they come while the mutex is taken */
     result = nr_shard_lock_to_write(table, number, deadline_ns);
     if (result < 0)
         return result;

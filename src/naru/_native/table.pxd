@@ -124,6 +124,7 @@ cdef class Table:
     cdef int step_on(self) except -1
     cdef object loaded(self, object value, const nr_entry *entry)
     cdef object key_error(self, object key)
+    cdef bint put_bytes(self, object key, object value) except -1
     cdef int put(self, object key, object value, object ttl_s, object tags, nr_condition condition,
                  uint64_t version, nr_entry *written) except 1
     cdef int store(self, Mapping mapping, const nr_key *key, const nr_change *change, size_t size,

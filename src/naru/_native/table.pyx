@@ -184,6 +184,7 @@ cdef extern from *:
     PyObject *_new_bytes "naru_new_bytes"(const char *, uint64_t)
     uint8_t *_bytes_at "naru_bytes_at"(PyObject *)
     object _taken "(PyObject *)"(PyObject *)  # with the reference
+    dict _presized_dict "__Pyx_PyDict_NewPresized"(Py_ssize_t)  # Cython's, of every CPython
 
 
 cdef inline int fetch_value(nr_table *table, const nr_key *key, Fetch *fetch, nr_entry *entry):
@@ -367,7 +368,7 @@ cdef class Table:
         cdef nr_entry entry
         cdef Fetch fetch
         cdef int result
-        cdef dict found = {}
+        cdef dict found = _presized_dict(count)
         cdef Mapping mapping = self.current()
         while begin < count:
             length = min(<Py_ssize_t>BATCH, count - begin)
@@ -485,10 +486,12 @@ cdef class Table:
 
         Keeps the GIL unless it has to wait, or the value is above 64 KiB.
         """
-        self.put(key, value, ttl_s, tags, NR_ALWAYS, 0, NULL)
+        if ttl_s is not None or tags is not None or not self.put_bytes(key, value):
+            self.put(key, value, ttl_s, tags, NR_ALWAYS, 0, NULL)
 
     def __setitem__(self, object key, object value):
-        self.put(key, value, None, None, NR_ALWAYS, 0, NULL)
+        if not self.put_bytes(key, value):
+            self.put(key, value, None, None, NR_ALWAYS, 0, NULL)
 
     def add(self, object key, object value, ttl_s=None, tags=None):
         """As set(), only if it is not there. Returns whether it was stored."""
@@ -521,6 +524,27 @@ cdef class Table:
             done += 1
             if done % CHECK_EVERY == 0:
                 PyErr_CheckSignals()
+
+    cdef bint put_bytes(self, object key, object value) except -1:
+        """What most calls are, straight to the table; False: put() has to do it, or to say what is wrong."""
+        cdef iovec part
+        cdef nr_change change
+        cdef nr_key found
+        cdef Mapping mapping
+        if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value) > LARGE:
+            return False
+        mapping = self.current()
+        key_of(mapping.table, key, &found)
+        part.iov_base = PyBytes_AS_STRING(value)
+        part.iov_len = PyBytes_GET_SIZE(value)
+        change.parts = &part
+        change.count = 1
+        change.kind = NR_KIND_BYTES
+        change.condition = NR_ALWAYS
+        change.expires_ms = 0
+        change.tags = NULL
+        change.tag_count = 0
+        return nr_table_set(mapping.table, &found, &change, 0, NULL) == 0
 
     cdef int put(self, object key, object value, object ttl_s, object tags, nr_condition condition,
                  uint64_t version, nr_entry *written) except 1:
