@@ -21,10 +21,13 @@
  *              back; the offset is the position modulo the log's bytes.
  * Publication  bytes beyond the head are nobody's. A writer fills a record there, moves the head, then
  *              stores the slot: that one store is the instant of the change. Before it overwrites, it
- *              clears or moves the slots of what lies there, and moves the tail.
+ *              clears or moves the slots of what lies there, and moves the tail. A record of up to 4 KiB
+ *              that is replaced becomes a filler, and the next one of its size that replaces another may
+ *              take its place: who sets the same keys again and again moves no head and no tail.
  * Reading      tail -> slot -> bytes -> "has the tail not passed them?". Positions do not repeat, so bytes
  *              that were written over between the two looks are always noticed; a slot that changed makes
- *              the value older, not wrong. What was read before that is not believed: lengths are bounded
+ *              the value older, not wrong. Of small records the slot and the version are looked at once
+ *              more, because their place may have been taken. What was read before that is not believed: lengths are bounded
  *              by the log first.
  * Death        of a writer at any instruction leaves a table that is right but for its sums: each
  *              change of a slot is announced in the shard's intent, from which the next owner of the mutex
