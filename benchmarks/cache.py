@@ -1,4 +1,5 @@
-"""What a shared cache costs: naru beside dict (the floor), LMDB, diskcache and UltraDict, in one run.
+"""What a shared cache costs: naru beside dict (the floor), LMDB, diskcache, UltraDict, and Redis and Valkey
+by redis-py, in one run; and what it keeps (cache_ratios.py).
 
     python benchmarks/cache.py            # some minutes; writes benchmarks/results/cache-DATE.json
     python benchmarks/cache.py --quick    # half a minute; writes nothing
@@ -7,7 +8,7 @@ Keys of 16 bytes, in an order that no cache of the processor knows. ns a call ar
 statement in a for loop, the median of the rounds; the contenders take turns. A peer that is not
 installed is left out and named.
 
-Holds: the contenders, the rows, the turns. Must not know: how two processes are pinned (machine.py).
+Holds: the rows, the turns. Must not know: how a contender does it (cache_contenders.py).
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import cache_ratios
 import machine
-import naru
+from cache_contenders import CONTENDERS, VALUE, Contender
 
 RESULTS = Path(__file__).parent / "results"
-VALUE = b"v" * 100
 LARGE = b"w" * 1024
 BATCH = 100
 # ns a call, or million operations a second: what naru must reach (10k keys, 1M keys).
@@ -45,160 +46,6 @@ TARGETS = {
     "50/50": (3, 3),
     "memory": (150, 150),
 }
-
-
-class Contender:
-    """One way to keep keys and values; a missing package is an ImportError of the constructor."""
-
-    name = ""
-    shared = True
-    divisor = 1  # a slow one is asked for fewer operations
-
-    def __init__(self, place: str, size_bytes: int) -> None:
-        self.place, self.size_bytes = place, size_bytes
-
-    def verbs(self) -> tuple[Callable[[bytes], Any], Callable[[bytes, bytes], Any]]:
-        """get and set, as quick as this contender has them."""
-        raise NotImplementedError
-
-    def get_many(self) -> Callable[[list[bytes]], Any] | None:
-        """None: it has no such verb."""
-        return None
-
-    def entry_bytes(self) -> float | None:
-        """Of memory, for a key of 16 and a value of 100 bytes."""
-        return None
-
-    def close(self) -> None:
-        """Lets go of it; the file stays for others."""
-
-
-class Dict(Contender):
-    """The floor: nothing is shared."""
-
-    name, shared = "dict", False
-
-    def verbs(self) -> Any:
-        self.items: dict[bytes, bytes] = {}
-        return self.items.get, self.items.__setitem__
-
-    def get_many(self) -> Any:
-        get = self.items.get
-        return lambda keys: [get(key) for key in keys]
-
-
-class Naru(Contender):
-    """naru.Cache with bytes."""
-
-    name = "naru"
-
-    def __init__(self, place: str, size_bytes: int) -> None:
-        super().__init__(place, size_bytes)
-        self.cache = naru.Cache.open_or_create(f"{place}/naru", size_bytes, codec="bytes")
-
-    def verbs(self) -> Any:
-        return self.cache.get, self.cache.set
-
-    def get_many(self) -> Any:
-        return self.cache.get_many
-
-    def entry_bytes(self) -> float | None:
-        """File bytes for each entry, in a file that is full."""
-        with naru.Cache.create(f"{self.place}/full", 32 << 20, codec="bytes") as cache:
-            for number in range(400_000):  # more than it holds
-                cache.set(b"%016d" % number, VALUE)
-            kept = len(cache)
-            cache.drop()
-        return (32 << 20) / kept
-
-    def close(self) -> None:
-        self.cache.close()
-
-
-class Lmdb(Contender):
-    """One transaction a call, as workers of a server would; without fsync, as a cache would."""
-
-    name = "lmdb"
-
-    def __init__(self, place: str, size_bytes: int) -> None:
-        super().__init__(place, size_bytes)
-        import lmdb
-
-        self.environment = lmdb.open(
-            f"{place}/lmdb", map_size=size_bytes * 4, sync=False, metasync=False, writemap=True
-        )
-
-    def verbs(self) -> Any:
-        begin = self.environment.begin
-
-        def get(key: bytes) -> Any:
-            with begin() as transaction:
-                return transaction.get(key)
-
-        def put(key: bytes, value: bytes) -> None:
-            with begin(write=True) as transaction:
-                transaction.put(key, value)
-
-        return get, put
-
-    def get_many(self) -> Any:
-        begin = self.environment.begin
-
-        def get_many(keys: list[bytes]) -> Any:
-            with begin() as transaction:
-                return transaction.cursor().getmulti(sorted(keys))
-
-        return get_many
-
-    def entry_bytes(self) -> float | None:
-        status = self.environment.stat()
-        pages = status["branch_pages"] + status["leaf_pages"] + status["overflow_pages"]
-        return float(pages * status["psize"] / max(1, status["entries"]))
-
-    def close(self) -> None:
-        self.environment.close()
-
-
-class Diskcache(Contender):
-    """SQLite below."""
-
-    name, divisor = "diskcache", 50
-
-    def __init__(self, place: str, size_bytes: int) -> None:
-        super().__init__(place, size_bytes)
-        import diskcache
-
-        self.cache = diskcache.Cache(f"{place}/diskcache", size_limit=size_bytes * 4)
-
-    def verbs(self) -> Any:
-        return self.cache.get, self.cache.set
-
-    def close(self) -> None:
-        self.cache.close()
-
-
-class UltraDict(Contender):
-    """A dict in each process, kept the same by a stream of changes."""
-
-    name, divisor = "ultradict", 20
-
-    def __init__(self, place: str, size_bytes: int) -> None:
-        super().__init__(place, size_bytes)
-        import UltraDict2
-
-        name = f"bench{abs(hash(place)) % 10**8}"
-        self.items = UltraDict2.UltraDict(
-            name=name, buffer_size=8 << 20, full_dump_size=size_bytes, auto_unlink=True
-        )
-
-    def verbs(self) -> Any:
-        return self.items.get, self.items.__setitem__
-
-    def close(self) -> None:
-        self.items.close()
-
-
-CONTENDERS: tuple[type[Contender], ...] = (Dict, Naru, Lmdb, Diskcache, UltraDict)
 
 
 # ---- one process ----
@@ -378,6 +225,9 @@ def main() -> int:
     found = run(counts, operations, options.rounds or (1 if options.quick else 5))
     show(found, counts)
     if not options.quick:
+        ratios = cache_ratios.run()
+        for row, one in ratios.items():
+            print(f"{row:24}{one['lru']:11.1f}% LRU{one['naru']:11.1f}% naru")
         now = datetime.now(UTC)
         path = RESULTS / f"cache-{now:%Y-%m-%d}.json"
         facts = {
@@ -385,6 +235,7 @@ def main() -> int:
             "machine": machine.description(),
             "command": machine.command_line(),
             "rows": found,
+            "ratios": ratios,
         }
         path.write_text(json.dumps(facts, indent=1) + "\n")
         print(path)

