@@ -15,9 +15,11 @@ import click
 
 from naru.cache.cache import Cache
 from naru.cache.codecs import CODECS
+from naru.cache.opening import open as open_cache
+from naru.cache.remote.addresses import is_remote
 from naru.cli.cache_serve import serve
 from naru.cli.cache_sizes import CACHE_SIZE
-from naru.cli.cache_table import show_statistics, watch
+from naru.cli.cache_table import show_record, watch
 from naru.cli.streams import read_input, write_output
 from naru.cli.values import SECONDS
 
@@ -28,7 +30,8 @@ Decorated = Callable[..., Any]
 
 @click.group("cache", short_help="Keys and values that all processes of this machine share.")
 def command() -> None:
-    """Caches in shared memory. NAME is a name, or a path with a slash in it.
+    """Caches in shared memory. NAME is a name, or a path with a slash in it; for get, set, delete, scan
+    and stats also the URL of a server, such as redis://10.0.0.5:6379/0.
 
     \b
         naru cache create sessions 256MiB
@@ -55,7 +58,10 @@ def _pickled(function: Decorated) -> Decorated:
     )(function)
 
 
-def _open(name: str, pickled: bool = False) -> Cache:
+def _open(name: str, pickled: bool = False) -> Any:
+    """Also redis://...: verbs that a server has not say so themselves."""
+    if is_remote(name):
+        return open_cache(name, codec="pickle" if pickled else "msgpack")
     return Cache.open(name, codec="pickle" if pickled else None)
 
 
@@ -182,7 +188,7 @@ def stats(name: str, as_json: bool, watches: bool, every_s: float, pickled: bool
     with _open(name, pickled) as cache:
         while True:
             record = cache.statistics()
-            _say(json.dumps(record.as_dict()) if as_json else show_statistics(record))
+            _say(json.dumps(record.as_dict()) if as_json else show_record(record))
             if not watches:
                 return
             if not as_json:

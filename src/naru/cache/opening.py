@@ -1,0 +1,34 @@
+"""One door to both kinds of cache: of this machine, and of a server.
+
+Holds: open. Must not know: tables, redis-py. Joins: naru.Cache, naru.cache.RemoteCache.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from naru.cache.cache import Cache
+from naru.cache.remote.addresses import is_remote
+
+if TYPE_CHECKING:
+    from naru.cache.remote import RemoteCache
+
+__all__ = ["open"]
+
+
+def open(name: str | os.PathLike[str], **options: Any) -> Cache | RemoteCache:
+    """Opens a cache that is there.
+
+    Args:
+        name: redis://, rediss://, redis+unix://, redis+cluster:// (and valkey:// ...): one on a server;
+            anything without "://": as Cache.open().
+        options: of RemoteCache.open(), or of Cache.open().
+
+    Raises: as these.
+    """
+    if not is_remote(name):
+        return Cache.open(name, **options)
+    from naru.cache.remote import RemoteCache
+
+    return RemoteCache.open(str(name), **options)

@@ -1,0 +1,622 @@
+"""The quick verbs on a server: one or two messages each.
+
+Holds: RemoteBase. Must not know: redis-py (link.py does), asyncio, who makes a value.
+Joins: fills naru.cache.store.Store, as CacheBase does for a table of this machine; RemoteCache inherits it.
+
+Every value is read by _fetch: from the near cache, else from the server; and an entry whose tag was
+evicted is not there, for every verb.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
+
+from naru._native.table import error_of
+from naru.cache.codecs import codec_of
+from naru.cache.mapping import MappingVerbs
+from naru.cache.remote.addresses import Place, place_of
+from naru.cache.remote.leases import Leases
+from naru.cache.remote.link import Command, Link
+from naru.cache.remote.near import USUAL_BYTES, Near, Ticket
+from naru.cache.remote.packing import (
+    HEAD_BYTES,
+    INTEGER,
+    Marked,
+    pack,
+    plain_of,
+    split,
+    tagged,
+    unpack,
+    version_of,
+)
+from naru.cache.remote.records import RemoteStatistics
+from naru.cache.remote.tags import Marks, TagKeys
+from naru.cache.remote.unsupported import Unsupported
+from naru.cache.store import Key, Tags
+from naru.errors import NaruError, TooBigError
+
+__all__ = ["RemoteBase"]
+
+OWN = b"\0naru."
+"""What the cache itself keeps on the server begins so, behind the prefix."""
+KEY_MOST = 65_535
+NEVER_S = 1e9
+_INT64 = 1 << 63
+
+
+class RemoteBase(MappingVerbs, Unsupported):
+    """See naru.cache.RemoteCache."""
+
+    _is_far = True
+
+    def __init__(self, place: Place, options: dict[str, Any]) -> None:
+        more = {name: value for name, value in options.items() if name != "_url"}
+        self._options = options
+        self._closed = True  # until it is open
+        self._codec = codec_of(more.pop("codec"), place.shown)
+        prefix = more.pop("prefix")
+        self._prefix = prefix.encode() if isinstance(prefix, str) else bytes(prefix)
+        near, near_lag_s = more.pop("near"), more.pop("near_lag_s")
+        lease_s = more.pop("lease_s")
+        if not 0 < near_lag_s < 3600 or not 0 < lease_s < 3600:
+            raise ValueError("near_lag_s and lease_s must be above 0 seconds and below an hour")
+        self._place = place
+        self._waits: dict[Any, Any] = {}
+        self.reads = 0
+        self._link = Link(place, more.pop("timeout_s"), more.pop("failover_s"), more)
+        self._tags = TagKeys(self._link, self._prefix + OWN + b"tag\0")
+        self._leases = Leases(self._link, self._prefix + OWN + b"claim\0", lease_s)
+        self._near: Near | None = None
+        if near:
+            size_bytes = USUAL_BYTES if near is True else int(near)
+            try:
+                self._near = Near(self._link, self._prefix, size_bytes, near_lag_s)
+            except BaseException:
+                self._link.close()
+                raise
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        codec: str = "msgpack",
+        prefix: str | bytes = b"",
+        near: bool | int = False,
+        near_lag_s: float = 2.0,
+        timeout_s: float = 5.0,
+        failover_s: float = 15.0,
+        lease_s: float = 10.0,
+        **options: Any,
+    ) -> Self:
+        """Connects to a server, or to a cluster.
+
+        Args:
+            url: redis://host:port/db, rediss:// with TLS, redis+unix:///path?db=0, redis+cluster://a,b.
+            codec: as Cache.create(): how values are packed that are no bytes, str or int.
+            prefix: put before every key on the server; the cache is what begins so.
+            near: keep what was read in shared memory, for all processes of this machine: True, or the
+                size of that table in bytes.
+            near_lag_s: how old, in seconds, a near value may be when the server has fallen silent.
+            timeout_s: how long one message waits for its answer.
+            failover_s: how long a verb is tried again while the server, or a master of the cluster, is
+                away, as far as repeating is harmless; 0: not at all.
+            lease_s: how long the turn or the lock of a process outlives it.
+            options: of redis-py's client, such as ssl_ca_certs, username, password, max_connections.
+
+        Raises:
+            PeerGoneError: nobody is there. NotPermittedError: the password is wrong.
+            BadAddressError: an address, a codec or an option that cannot be.
+            ImportError: redis-py is not installed (`naru-ipc[cluster]`).
+            UnsupportedError: near=True, and the server cannot say what has changed.
+        """
+        known = {
+            "codec": codec, "prefix": prefix, "near": near, "near_lag_s": near_lag_s,
+            "timeout_s": timeout_s, "failover_s": failover_s, "lease_s": lease_s,
+        }  # fmt: skip
+        return cls(place_of(url), {**known, **options, "_url": url})
+
+    # ---- keys ----
+
+    def _key(self, key: Key) -> bytes:
+        if isinstance(key, str):
+            key = key.encode()
+        elif not isinstance(key, bytes):
+            raise TypeError(f"a key is str or bytes, not {type(key).__name__}")
+        if len(key) > KEY_MOST:
+            raise TooBigError(f"a key of {len(key)} bytes: 65,535 are the most")
+        if key.startswith(OWN):
+            raise ValueError(f"keys that begin with {OWN!r} are the cache's own: {key[:40]!r}")
+        return self._prefix + key
+
+    # ---- reading ----
+
+    def _fetch(self, keys: list[bytes], timed: bool = False) -> dict[bytes, tuple[bytes, int]]:
+        """What stands at keys, with milliseconds left (-1: it does not expire, or nobody asked)."""
+        found: dict[bytes, tuple[bytes, int]] = {}
+        near = self._near
+        if near is not None:
+            for key in keys:
+                kept = near.read(key)
+                if kept is not None:
+                    found[key] = kept
+            keys = [key for key in keys if key not in found]
+        if keys:
+            found.update(self._ask(keys, timed))
+        return found
+
+    def _ask(self, keys: list[bytes], timed: bool) -> dict[bytes, tuple[bytes, int]]:
+        near = self._near
+        tickets: dict[bytes, Ticket | None] = {}
+        if near is not None:
+            tickets = {key: near.begin(key) for key in keys}
+        if timed or any(tickets.values()):
+            commands: list[Command] = []
+            for key in keys:
+                commands += (("GET", key), ("PTTL", key))
+            answers = self._link.batch("cache.get", commands)
+            raws, lefts = answers[::2], answers[1::2]
+        elif len(keys) == 1:
+            raws, lefts = [self._link.call("cache.get", "GET", keys[0])], [-1]
+        else:
+            raws, lefts = self._link.values("cache.get", keys), [-1] * len(keys)
+        found = {}
+        for key, raw, left_ms in zip(keys, raws, lefts, strict=True):
+            ticket = tickets.get(key)
+            if left_ms == -2:  # it went between the two questions
+                raw = None
+            if near is not None and ticket is not None:
+                near.keep(key, raw, left_ms, ticket)
+            if raw is not None:
+                found[key] = (raw, left_ms)
+        return found
+
+    def _living(self, found: dict[bytes, bytes]) -> dict[bytes, Marked]:
+        """Those of which no tag was evicted. Given values or their heads."""
+        parts = {key: split(raw, self.address) for key, raw in found.items()}
+        alive = self._alive(one.marks for one in parts.values() if one.marks)
+        return {key: one for key, one in parts.items() if not one.marks or one.marks in alive}
+
+    def _alive(self, marks: Iterable[Marks]) -> set[Marks]:
+        def tokens(keys: list[bytes]) -> dict[bytes, bytes]:
+            return {key: raw for key, (raw, _) in self._fetch(keys).items()}
+
+        return self._tags.alive(marks, tokens)
+
+    def _is_alive(self, head: bytes | None) -> bool:
+        return head is not None and bool(self._living({b"": head}))
+
+    def _unpack(self, raw: bytes) -> Any:
+        return unpack(raw, self._codec.unpack, self.address)
+
+    def get(self, key: Key, default: Any = None) -> Any:
+        """As naru.Cache.get(). Blocks for a message to the server and back, unless it is near."""
+        one = self._one(self._key(key))
+        return default if one is None else self._unpack(one.inner)
+
+    def _one(self, key: bytes) -> Marked | None:
+        self.reads += 1
+        found = self._fetch([key])
+        return self._living({key: found[key][0]}).get(key) if found else None
+
+    def _get_near(self, key: Key, absent: Any) -> Any:
+        """As get(), if no message is needed for it; `absent`: it is, or it is not known."""
+        if self._near is None:
+            return absent
+        full = self._key(key)
+        kept = self._near.read(full, counts=False)
+        if kept is None or split(kept[0], self.address).marks:
+            return absent
+        self.reads += 1
+        return self._unpack(kept[0])
+
+    def __getitem__(self, key: Key) -> Any:
+        one = self._one(self._key(key))
+        if one is None:
+            raise KeyError(key)
+        return self._unpack(one.inner)
+
+    def __contains__(self, key: Key) -> bool:
+        return self._is_there("cache.get", self._key(key), [])
+
+    def get_many(self, keys: Iterable[Key]) -> dict[Key, Any]:
+        """As naru.Cache.get_many(); in a cluster one message to each node, and not one instant of all."""
+        asked = {key: self._key(key) for key in keys}
+        self.reads += len(asked)
+        found = self._fetch(list(dict.fromkeys(asked.values())))
+        living = self._living({key: raw for key, (raw, _) in found.items()})
+        return {
+            key: self._unpack(living[full].inner) for key, full in asked.items() if full in living
+        }
+
+    def get_versioned(self, key: Key) -> tuple[Any, int] | None:
+        """(value, version), for cas(); None when it is not there.
+
+        The version is a digest of what stands there: bytes that were changed and changed back have the
+        same one. It is always the server's, never a near one.
+        """
+        full = self._key(key)
+        self.reads += 1
+        raw = self._link.call("cache.get", "GET", full)
+        one = None if raw is None else self._living({full: raw}).get(full)
+        return None if one is None else (self._unpack(one.inner), version_of(raw))
+
+    def _read(self, key: Key, absent: Any) -> tuple[Any, int, int]:
+        full = self._key(key)
+        self.reads += 1
+        found = self._fetch([full], timed=True)
+        if not found:
+            return absent, 0, -1
+        raw, left_ms = found[full]
+        one = self._living({full: raw}).get(full)
+        if one is None:
+            return absent, 0, -1
+        return self._unpack(one.inner), version_of(raw), left_ms
+
+    def get_into(self, key: Key, buffer: Any) -> int | None:
+        """As naru.Cache.get_into(); the value is copied once more on its way."""
+        one = self._one(self._key(key))
+        if one is None:
+            return None
+        _, data = plain_of(one.inner, self.address)
+        with memoryview(buffer) as view, view.cast("B") as room:
+            if room.readonly:
+                raise BufferError("the buffer is not writable")
+            if len(data) > len(room):
+                raise error_of(-errno.ENOBUFS, "cache.get_into", self.address, f"{len(data)} bytes")
+            room[: len(data)] = data
+        return len(data)
+
+    def ttl_s(self, key: Key) -> float | None:
+        """As naru.Cache.ttl_s()."""
+        full = self._key(key)
+        head, left_ms = self._link.together(
+            "cache.ttl_s", [("GETRANGE", full, 0, HEAD_BYTES - 1), ("PTTL", full)]
+        )
+        if left_ms == -2 or not self._is_alive(head):
+            raise KeyError(key)
+        return None if left_ms == -1 else left_ms / 1000
+
+    # ---- writing ----
+
+    def _packed(self, value: Any, marks: Marks) -> bytes:
+        return tagged(marks, pack(value, self._codec.pack))
+
+    @staticmethod
+    def _expiry(ttl_s: float | None) -> tuple[Any, ...]:
+        if ttl_s is None:
+            return ()
+        if not ttl_s > 0:
+            raise ValueError(
+                f"ttl_s must be above 0 seconds, not {ttl_s!r}; delete() forgets at once"
+            )
+        return () if ttl_s > NEVER_S else ("PX", max(1, int(ttl_s * 1000)))
+
+    def _forget(self, *keys: bytes) -> None:
+        """After a change, whether its answer came or not: this machine does not see the old value."""
+        if self._near is not None:
+            self._near.forget(keys)
+
+    def _put(self, operation: str, full: bytes, *command: Any, again: bool) -> Any:
+        try:
+            return self._link.call(operation, *command, again=again)
+        finally:
+            self._forget(full)
+
+    def set(self, key: Key, value: Any, ttl_s: float | None = None, tags: Tags = None) -> None:
+        """As naru.Cache.set(). With tags it takes two messages."""
+        full, expiry = self._key(key), self._expiry(ttl_s)
+        raw = self._packed(value, self._tags.marks(tags))
+        self._put("cache.set", full, "SET", full, raw, *expiry, again=True)
+
+    def __setitem__(self, key: Key, value: Any) -> None:
+        self.set(key, value)
+
+    def set_many(self, items: Any, ttl_s: float | None = None, tags: Tags = None) -> None:
+        """As naru.Cache.set_many(); in a cluster each goes to its node."""
+        expiry, marks = self._expiry(ttl_s), self._tags.marks(tags)
+        pairs = items.items() if hasattr(items, "items") else items
+        commands: list[Command] = [
+            ("SET", self._key(key), self._packed(value, marks), *expiry) for key, value in pairs
+        ]
+        try:
+            self._link.batch("cache.set_many", commands)
+        finally:
+            self._forget(*(command[1] for command in commands))
+
+    def add(self, key: Key, value: Any, ttl_s: float | None = None, tags: Tags = None) -> bool:
+        """As naru.Cache.add()."""
+        full, expiry = self._key(key), self._expiry(ttl_s)
+        raw = self._packed(value, self._tags.marks(tags))
+        if self._put("cache.add", full, "SET", full, raw, "NX", *expiry, again=False):
+            return True
+        head = self._link.call("cache.add", "GETRANGE", full, 0, HEAD_BYTES - 1)
+        if not head or self._is_alive(head):
+            return False
+
+        def over_the_dead(old: bytes | None) -> tuple[bool, list[Command]]:
+            if self._is_alive(old):
+                return False, []
+            return True, [("SET", full, raw, *expiry)]
+
+        return self._change("cache.add", full, over_the_dead)  # type: ignore[no-any-return]
+
+    def replace(self, key: Key, value: Any, ttl_s: float | None = None, tags: Tags = None) -> bool:
+        """As naru.Cache.replace()."""
+        full, expiry = self._key(key), self._expiry(ttl_s)
+        raw = self._packed(value, self._tags.marks(tags))
+        if not self._is_there("cache.replace", full, []):
+            return False
+        return bool(self._put("cache.replace", full, "SET", full, raw, "XX", *expiry, again=False))
+
+    def cas(
+        self, key: Key, value: Any, version: int, ttl_s: float | None = None, tags: Tags = None
+    ) -> bool:
+        """As naru.Cache.cas(): WATCH, a look, MULTI. See get_versioned() for what a version is."""
+        full, expiry = self._key(key), self._expiry(ttl_s)
+        raw = self._packed(value, self._tags.marks(tags))
+
+        def if_same(old: bytes | None) -> tuple[bool, list[Command]]:
+            if old is None or version_of(old) != version or not self._is_alive(old):
+                return False, []
+            return True, [("SET", full, raw, *expiry)]
+
+        return self._change("cache.cas", full, if_same)  # type: ignore[no-any-return]
+
+    def _change(self, operation: str, full: bytes, decide: Callable[..., Any]) -> Any:
+        try:
+            return self._link.change(operation, full, decide)
+        finally:
+            self._forget(full)
+
+    def _remove_version(self, key: Key, version: int) -> bool:
+        """As delete(), only if it still has this version."""
+        full = self._key(key)
+
+        def if_same(old: bytes | None) -> tuple[bool, list[Command]]:
+            there = old is not None and version_of(old) == version
+            return there, [("UNLINK", full)] if there else []
+
+        return self._change("cache.delete", full, if_same)  # type: ignore[no-any-return]
+
+    def _is_there(self, operation: str, full: bytes, commands: list[Command]) -> bool:
+        """Whether it was, before the commands that go with the question."""
+        head, there, *_ = self._link.together(
+            operation, [("GETRANGE", full, 0, HEAD_BYTES - 1), ("EXISTS", full), *commands]
+        )
+        return bool(there) and self._is_alive(head)
+
+    def delete(self, key: Key) -> bool:
+        """As naru.Cache.delete(). (Repeated after an error of the connection it may say False.)"""
+        full = self._key(key)
+        try:
+            return self._is_there("cache.delete", full, [("UNLINK", full)])
+        finally:
+            self._forget(full)
+
+    def __delitem__(self, key: Key) -> None:
+        if not self.delete(key):
+            raise KeyError(key)
+
+    def delete_many(self, keys: Iterable[Key]) -> int:
+        """As naru.Cache.delete_many()."""
+        fulls = list(dict.fromkeys(self._key(key) for key in keys))
+        commands: list[Command] = []
+        for full in fulls:
+            commands += (("GETRANGE", full, 0, HEAD_BYTES - 1), ("UNLINK", full))
+        try:
+            answers = self._link.batch("cache.delete", commands)
+        finally:
+            self._forget(*fulls)
+        gone = {
+            full: head
+            for full, head, count in zip(fulls, answers[::2], answers[1::2], strict=True)
+            if count
+        }
+        return len(self._living(gone))
+
+    def touch(self, key: Key, ttl_s: float | None = None) -> bool:
+        """As naru.Cache.touch()."""
+        full, expiry = self._key(key), self._expiry(ttl_s)
+        command = ("PEXPIRE", full, expiry[1]) if expiry else ("PERSIST", full)
+        try:
+            return self._is_there("cache.touch", full, [command])
+        finally:
+            self._forget(full)
+
+    def incr(
+        self, key: Key, delta: int = 1, initial: int | None = 0, ttl_s: float | None = None
+    ) -> int:
+        """As naru.Cache.incr(). After an error of the connection it may have been done, or not."""
+        full, expiry = self._key(key), self._expiry(ttl_s)
+        if not -_INT64 <= delta < _INT64:
+            raise OverflowError("delta does not fit into 64 bits")
+        if initial is not None:
+            self._in_64_bits(initial + delta)
+            try:
+                # One message; what cannot be added to as it stands is looked at below.
+                first = (
+                    [] if not initial and not expiry else [("SET", full, initial, "NX", *expiry)]
+                )
+                return int(self._added(full, [*first, ("INCRBY", full, delta)]))
+            except NaruError as error:
+                if "not an integer" not in str(error) and "overflow" not in str(error):
+                    raise
+
+        def add(old: bytes | None) -> tuple[int, list[Command]]:
+            one = None if old is None else self._living({full: old}).get(full)
+            if one is None:
+                if initial is None:
+                    raise KeyError(key)
+                return initial + delta, [("SET", full, initial + delta, *expiry)]
+            total = self._in_64_bits(self._integer(one.inner) + delta)
+            return total, [("SET", full, tagged(one.marks, str(total).encode()), "KEEPTTL")]
+
+        return int(self._change("cache.incr", full, add))
+
+    def _added(self, full: bytes, commands: list[Command]) -> Any:
+        try:
+            if len(commands) == 1:
+                return self._link.call("cache.incr", *commands[0], again=False)
+            return self._link.together("cache.incr", commands, again=False)[-1]
+        finally:
+            self._forget(full)
+
+    def _integer(self, inner: bytes) -> int:
+        kind, data = plain_of(inner, self.address)
+        if kind != INTEGER:
+            raise error_of(-errno.EDOM, "cache.incr", self.address)
+        return int(data)
+
+    def _in_64_bits(self, total: int) -> int:
+        if not -_INT64 <= total < _INT64:
+            raise error_of(-errno.ERANGE, "cache.incr", self.address)
+        return total
+
+    def decr(
+        self, key: Key, delta: int = 1, initial: int | None = 0, ttl_s: float | None = None
+    ) -> int:
+        """As incr(), with the sign turned."""
+        return self.incr(key, -delta, initial, ttl_s)
+
+    def pop(self, key: Key, *default: Any) -> Any:
+        """As naru.Cache.pop()."""
+        if len(default) > 1:
+            raise TypeError(f"pop() takes a key and a default, not {1 + len(default)} arguments")
+        full = self._key(key)
+        raw = self._put("cache.pop", full, "GETDEL", full, again=False)
+        one = None if raw is None else self._living({full: raw}).get(full)
+        if one is not None:
+            return self._unpack(one.inner)
+        if default:
+            return default[0]
+        raise KeyError(key)
+
+    def evict_tag(self, tag: str | bytes) -> None:
+        """As naru.Cache.evict_tag(): one message, however many entries bear it."""
+        from naru.cache.remote.packing import digest_of
+
+        full = self._tags.key_of(digest_of(tag))
+        self._put("cache.evict_tag", full, "UNLINK", full, again=True)
+
+    # ---- the whole of it ----
+
+    def clear(self) -> None:
+        """Forgets everything with the prefix; without one the whole database, whoever wrote it."""
+        try:
+            if not self._prefix:
+                self._link.each("cache.clear", "FLUSHDB")
+                return
+            keys = [("UNLINK", key) for key in self._link.keys(self._prefix)]
+            self._link.batch("cache.clear", keys)
+        finally:
+            if self._near is not None:
+                self._near.forget_all()
+
+    def scan(self, prefix: Key = b"") -> Iterator[bytes]:
+        """The keys that begin with `prefix`, as bytes, in no order.
+
+        What is there all the time is given. The server may give a key twice while its table grows, and
+        those whose tag was evicted are given until they expire or are set again.
+        """
+        start = len(self._prefix)
+        begin = self._prefix + (prefix.encode() if isinstance(prefix, str) else prefix)
+        own = self._prefix + OWN
+        return (key[start:] for key in self._link.keys(begin) if not key.startswith(own))
+
+    def __len__(self) -> int:
+        """Keys with the prefix; without one all of the database, also those of tags and locks."""
+        if not self._prefix:
+            return sum(self._link.each("cache.len", "DBSIZE"))
+        return sum(1 for _ in self.scan())
+
+    def statistics(self) -> RemoteStatistics:
+        """Counters of the server, or of all masters together, and those of this handle."""
+        facts: list[dict[str, Any]] = self._link.each("cache.statistics", "INFO")
+
+        def total(name: str) -> int:
+            return sum(int(one.get(name) or 0) for one in facts)
+
+        near: dict[str, Any] = {
+            "near_hits": 0, "near_misses": 0, "near_unheard": 0, "invalidations": 0,
+            "connections_lost": 0, "near": None,
+        }  # fmt: skip
+        if self._near is not None:
+            near = self._near.statistics()
+        version = facts[0].get("valkey_version") or facts[0].get("redis_version") or ""
+        return RemoteStatistics(
+            servers=len(facts), version=str(version),
+            entries=sum(self._link.each("cache.statistics", "DBSIZE")),
+            used_bytes=total("used_memory"), most_bytes=total("maxmemory"),
+            hits=total("keyspace_hits"), misses=total("keyspace_misses"),
+            evicted=total("evicted_keys"), expired=total("expired_keys"),
+            reads=self.reads, repeated=self._link.repeated, **near,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Gives the connections back; the cache stays, the near one too. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._leases.close()
+            if self._near is not None:
+                self._near.close()
+            self._link.close()
+
+    # ---- claims ----
+
+    def _claim(self, key: Key, number: int, ttl_s: float | None = None) -> bool:
+        return self._leases.claim(_plain(key), number, ttl_s)
+
+    def _give_back(self, key: Key, number: int) -> bool:
+        return self._leases.give_back(_plain(key), number)
+
+    def _await_claim(self, key: Key, most_s: float) -> None:
+        self._leases.wait(_plain(key), most_s)
+
+    async def _off_loop(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.to_thread(function, *arguments)
+
+    # ---- what it is ----
+
+    @property
+    def address(self) -> str:
+        """The URL, without the password."""
+        return self._place.shown
+
+    @property
+    def closed(self) -> bool:
+        """True after close()."""
+        return self._closed
+
+    @property
+    def codec(self) -> str:
+        """How values are packed that are no bytes, str or int."""
+        return self._codec.name
+
+    def __repr__(self) -> str:
+        state = " closed" if self.closed else f" {self.codec}{' near' if self._near else ''}"
+        return f"<{type(self).__name__} {self.address!r}{state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.closed:
+            raise TypeError(f"{self!r} cannot be pickled")
+        return _reopen, (type(self), self._options)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+            self.close()
+
+
+def _plain(key: Key) -> bytes:
+    return key.encode() if isinstance(key, str) else key
+
+
+def _reopen(kind: type[RemoteBase], options: dict[str, Any]) -> RemoteBase:
+    known = dict(options)
+    return kind.open(known.pop("_url"), **known)
