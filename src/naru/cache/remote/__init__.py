@@ -7,7 +7,8 @@
 
 Map of the folder:
 
-    verbs        the quick verbs, in commands of Redis
+    reading      the verbs that read, in commands of Redis
+    verbs        the others
     packing      values as they stand on the server
     tags         a token for each tag
     leases       turns and locks that end some time after their owners

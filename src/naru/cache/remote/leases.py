@@ -107,6 +107,9 @@ class Leases:
             self._closed = True
             self._held.clear()
             self._changed.notify()
+            keeper = self._keeper
+        if keeper is not None and os.getpid() == self._pid:
+            keeper.join(self._link.timeout_s)
 
     # ---- renewing ----
 

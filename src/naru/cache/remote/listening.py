@@ -90,8 +90,11 @@ class Listener:
             self._start()
             return 0
         since_ns, oldest_ns = self._since_ns, now_ns() - self._lag_ns
-        if not since_ns or any(one.heard_ns < oldest_ns for one in self._sessions):
+        if not since_ns:
             return 0
+        for session in self._sessions:
+            if session.heard_ns < oldest_ns:
+                return 0
         return max(since_ns, self._floor_ns)
 
     def distrust(self) -> None:
