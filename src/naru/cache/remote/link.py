@@ -49,6 +49,8 @@ class Link:
         self, place: Place, timeout_s: float, failover_s: float, options: dict[str, Any]
     ) -> None:
         self._redis = _load_redis()
+        known = self._redis.exceptions
+        self._kinds = (known.RedisError, known.RedisClusterException, OSError)
         self.place, self.timeout_s, self.failover_s = place, timeout_s, failover_s
         self.repeated = 0
         self._closed = False
@@ -167,7 +169,7 @@ class Link:
         pattern = _GLOB.sub(rb"\\\1", prefix) + b"*"
         try:
             yield from self._open().scan_iter(match=pattern, count=BATCH)
-        except (self._redis.RedisError, OSError) as error:
+        except self._kinds as error:
             raise self._said(error, "cache.scan") from error
 
     def each(self, operation: str, *command: Any) -> list[Any]:
@@ -205,7 +207,18 @@ class Link:
         """Idempotent."""
         if not self._closed:
             self._closed = True
+            pools = (
+                [self._client.connection_pool]
+                if not self.place.is_cluster
+                else [
+                    node.redis_connection.connection_pool
+                    for node in self._client.get_nodes()
+                    if node.redis_connection is not None
+                ]
+            )
             self._client.close()
+            for pool in pools:  # a cluster's client lets go of them without closing them
+                pool.disconnect()
 
     # ---- errors ----
 
@@ -226,7 +239,7 @@ class Link:
                 return function()
             except self._redis.WatchError:
                 raise
-            except (self._redis.RedisError, OSError) as error:
+            except self._kinds as error:
                 if isinstance(error, NaruError):
                     raise
                 now_s = time.monotonic()

@@ -4,8 +4,8 @@
     value   u64 moment before it was asked for (CLOCK_BOOTTIME, ns), then the server's bytes as they are
             b"": somebody is asking for it just now
 
-A value is put there only over the very mark that stood there before the server was asked: a change that
-any process heard of meanwhile has taken the mark away. And it is believed only by a process that has
+A value is put there only over what stood there before the server was asked, a mark or an older value: a
+change that any process heard of meanwhile has taken that away. And it is believed only by a process that has
 heard of every change since that moment (listening.py). docs/design/cache.md has the proof.
 
 Holds: Near. Must not know: redis-py, how values are packed. Joins: verbs.py reads through it.
@@ -29,9 +29,11 @@ ASKING = b""
 ASKING_S = 60.0
 """A mark whose process died while it asked goes by itself."""
 STAMP_BYTES = 8
+NOTHING = 2**63
+"""The version of nothing: it has another each time."""
 
 Ticket = tuple[int, int]
-"""Moment before the question, version of the mark."""
+"""Moment before the question, version of what stood there."""
 
 
 def name_of(link: Link, prefix: bytes) -> str:
@@ -63,7 +65,7 @@ class Near:
     def read(self, key: bytes, counts: bool = True) -> tuple[bytes, int] | None:
         """(the server's bytes, milliseconds left or -1); None: ask the server.
 
-        Args: counts: a miss is one; else whoever asks the server then comes here first.
+        Args: counts: in the statistics.
         """
         try:
             found, version, left_ms = self._table._read(key, ASKING)
@@ -80,7 +82,7 @@ class Near:
         if not since_ns <= int.from_bytes(found[:STAMP_BYTES], "little") <= now_ns():
             self.misses += counts
             return None
-        self.hits += 1
+        self.hits += counts
         return found[STAMP_BYTES:], left_ms
 
     def begin(self, key: bytes) -> Ticket | None:
@@ -88,28 +90,45 @@ class Near:
         if not self.listener.trusted_since():
             return None
         try:
-            self._table.set(key, ASKING, ASKING_S)
-            marked = self._table.get_versioned(key)
+            found = self._table.get_versioned(key)
+            if found is None:
+                self._table.add(
+                    key, ASKING, ASKING_S
+                )  # or another process does: one mark is for all
+                found = self._table.get_versioned(key)
         except NaruError:
             return None
-        if marked is None or marked[0] != ASKING:
-            return None  # another process was quicker: what it put there is as good
-        return now_ns(), marked[1]
+        return now_ns(), NOTHING if found is None else found[1]
 
     def keep(self, key: bytes, raw: bytes | None, left_ms: int, ticket: Ticket) -> None:
-        """The server's answer, unless the key has changed since begin(); None: it is not there."""
+        """The server's answer (None: it is not there), unless the key has changed since begin()."""
         moment_ns, version = ticket
         ttl_s = None
         if left_ms >= 0:
             ttl_s = left_ms / 1000 - (now_ns() - moment_ns) / 1e9
         try:
             if raw is None or (ttl_s is not None and ttl_s <= 0):
-                self._table._remove_version(key, version)
-                return
-            stamp = moment_ns.to_bytes(STAMP_BYTES, "little")
-            self._table.cas(key, stamp + raw, version, ttl_s)
+                done = self._table._remove_version(key, version)
+            else:
+                stamp = moment_ns.to_bytes(STAMP_BYTES, "little")
+                done = self._table.cas(key, stamp + raw, version, ttl_s)
         except NaruError:
-            pass  # too large, or a stopped process holds a lock: it is not kept
+            done = False  # too large, or a stopped process holds a lock
+        if not done:
+            self.settle(key, raw)
+
+    def settle(self, key: bytes, raw: bytes | None) -> None:
+        """The server's answer is given to somebody: nobody is to find, or to put here, an older one.
+
+        What is asked for from now on is newer. What another process asked for before, and has put here or
+        will put here over its mark, may be older, unless it is the same.
+        """
+        try:
+            found = self._table.get(key)
+        except NaruError:
+            found = ASKING
+        if found is not None and (raw is None or found[STAMP_BYTES:] != raw):
+            self._changed(key)
 
     def forget(self, keys: Iterable[bytes]) -> None:
         """This process has changed them: what is near is old for everybody."""

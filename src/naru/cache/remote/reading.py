@@ -85,13 +85,15 @@ class RemoteReading(MappingVerbs, Unsupported):
 
     # ---- reading ----
 
-    def _fetch(self, keys: list[bytes], timed: bool = False) -> dict[bytes, tuple[bytes, int]]:
+    def _fetch(
+        self, keys: list[bytes], timed: bool = False, counts: bool = True
+    ) -> dict[bytes, tuple[bytes, int]]:
         """What stands at keys, with milliseconds left (-1: it does not expire, or nobody asked)."""
         found: dict[bytes, tuple[bytes, int]] = {}
         near = self._near
         if near is not None:
             for key in keys:
-                kept = near.read(key)
+                kept = near.read(key, counts)
                 if kept is not None:
                     found[key] = kept
             keys = [key for key in keys if key not in found]
@@ -133,7 +135,7 @@ class RemoteReading(MappingVerbs, Unsupported):
 
     def _alive(self, marks: Iterable[Marks]) -> set[Marks]:
         def tokens(keys: list[bytes]) -> dict[bytes, bytes]:
-            return {key: raw for key, (raw, _) in self._fetch(keys).items()}
+            return {key: raw for key, (raw, _) in self._fetch(keys, counts=False).items()}
 
         return self._tags.alive(marks, tokens)
 
@@ -167,6 +169,7 @@ class RemoteReading(MappingVerbs, Unsupported):
         if kept is None or split(kept[0], self.address).marks:
             return absent
         self.reads += 1
+        self._near.hits += 1
         return self._unpack(kept[0])
 
     def __getitem__(self, key: Key) -> Any:
@@ -197,6 +200,8 @@ class RemoteReading(MappingVerbs, Unsupported):
         full = self._key(key)
         self.reads += 1
         raw = self._link.call("cache.get", "GET", full)
+        if self._near is not None:
+            self._near.settle(full, raw)
         one = None if raw is None else self._living({full: raw}).get(full)
         return None if one is None else (self._unpack(one.inner), version_of(raw))
 
