@@ -390,5 +390,3 @@ def test_near_is_refused_where_nobody_says_what_changed(tmp_path: Path) -> None:
     with RealServer(tmp_path / "r", rename_command="CLIENT ''") as server:
         with pytest.raises(naru.UnsupportedError, match="says what has changed"):
             opened(server.url)
-        for left in Path("/dev/shm").rglob("near-*"):
-            naru.Cache.open(left).drop()

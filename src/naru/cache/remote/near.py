@@ -49,17 +49,19 @@ class Near:
 
     def __init__(self, link: Link, prefix: bytes, size_bytes: int, lag_s: float) -> None:
         self.hits = self.misses = self.unheard = 0
-        self._table = Cache.open_or_create(name_of(link, prefix), size_bytes, codec="bytes")
+        self._table: Cache | None = None
         self.listener = Listener(link, prefix, lag_s, self._changed)
         try:
-            self.listener.start(link.timeout_s)
+            self.listener.start(link.timeout_s)  # first: a table that nobody may use is not made
+            self._table = Cache.open_or_create(name_of(link, prefix), size_bytes, codec="bytes")
         except BaseException:
             self.close()
             raise
 
     @property
     def table(self) -> Cache:
-        """For statistics."""
+        """It is there from the end of the making on."""
+        assert self._table is not None
         return self._table
 
     def read(self, key: bytes, counts: bool = True) -> tuple[bytes, int] | None:
@@ -68,7 +70,7 @@ class Near:
         Args: counts: in the statistics.
         """
         try:
-            found, version, left_ms = self._table._read(key, ASKING)
+            found, version, left_ms = self.table._read(key, ASKING)
         except NaruError:
             found, version, left_ms = ASKING, 0, -1
         # Only now: a process that was stopped in between must not believe what it read before.
@@ -90,12 +92,12 @@ class Near:
         if not self.listener.trusted_since():
             return None
         try:
-            found = self._table.get_versioned(key)
+            found = self.table.get_versioned(key)
             if found is None:
-                self._table.add(
+                self.table.add(
                     key, ASKING, ASKING_S
                 )  # or another process does: one mark is for all
-                found = self._table.get_versioned(key)
+                found = self.table.get_versioned(key)
         except NaruError:
             return None
         return now_ns(), NOTHING if found is None else found[1]
@@ -108,10 +110,10 @@ class Near:
             ttl_s = left_ms / 1000 - (now_ns() - moment_ns) / 1e9
         try:
             if raw is None or (ttl_s is not None and ttl_s <= 0):
-                done = self._table._remove_version(key, version)
+                done = self.table._remove_version(key, version)
             else:
                 stamp = moment_ns.to_bytes(STAMP_BYTES, "little")
-                done = self._table.cas(key, stamp + raw, version, ttl_s)
+                done = self.table.cas(key, stamp + raw, version, ttl_s)
         except NaruError:
             done = False  # too large, or a stopped process holds a lock
         if not done:
@@ -124,7 +126,7 @@ class Near:
         will put here over its mark, may be older, unless it is the same.
         """
         try:
-            found = self._table.get(key)
+            found = self.table.get(key)
         except NaruError:
             found = ASKING
         if found is not None and (raw is None or found[STAMP_BYTES:] != raw):
@@ -140,7 +142,9 @@ class Near:
 
     def _changed(self, key: bytes | None) -> None:
         try:
-            if key is None:
+            if self._table is None:
+                self.listener.distrust()
+            elif key is None:
                 self._table.clear()
             else:
                 self._table.delete(key)
@@ -150,7 +154,7 @@ class Near:
     def statistics(self) -> dict[str, Any]:
         """As fields of RemoteStatistics."""
         try:
-            near = self._table.statistics()
+            near = self.table.statistics()
         except NaruError:
             near = None
         return {
@@ -161,7 +165,6 @@ class Near:
 
     def close(self) -> None:
         """The table stays, for the other processes. Idempotent."""
-        listener = getattr(self, "listener", None)
-        if listener is not None:
-            listener.close()
-        self._table.close()
+        self.listener.close()
+        if self._table is not None:
+            self._table.close()
