@@ -499,6 +499,21 @@ def _has_numpy() -> bool:
     return True
 
 
+def test_a_forked_child_does_not_hold_its_parents_locks(server: RealServer) -> None:
+    with naru.cache.open(server.url) as cache:
+        lock = cache.lock("l")
+        lock.acquire()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                lock.release()
+            except naru.NotPermittedError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        lock.release()
+
+
 MAKER = """
 import sys, time, naru.cache
 cache = naru.cache.open(sys.argv[1], lease_s=0.6)

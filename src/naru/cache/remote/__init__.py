@@ -14,6 +14,7 @@ Map of the folder:
     leases       turns and locks that end some time after their owners
     near         what was read, in shared memory, for all processes of this machine
     listening    what has changed on the servers, and since when that is known
+    forking      what begins anew in a forked child
     link         redis-py: connections, repeating, errors
     addresses    URLs
     records      statistics

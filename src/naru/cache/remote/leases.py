@@ -17,6 +17,7 @@ import os
 import threading
 import time
 
+from naru.cache.remote.forking import begins_in_each_process
 from naru.cache.remote.link import Link
 from naru.errors import NaruError
 
@@ -53,18 +54,17 @@ class Leases:
 
     def __init__(self, link: Link, prefix: bytes, lease_s: float) -> None:
         self._link, self._prefix, self.lease_s = link, prefix, lease_s
-        self._begin_process()
+        begins_in_each_process(self)
 
     def _begin_process(self) -> None:
-        self._pid, self._me = os.getpid(), os.urandom(16).hex()
+        """Also in a forked child: what its parent holds is not its own."""
+        self._me = os.urandom(16).hex()
         self._held: dict[bytes, str] = {}
         self._changed = threading.Condition()
         self._keeper: threading.Thread | None = None
         self._closed = False
 
     def _owner(self, number: int) -> str:
-        if os.getpid() != self._pid:  # a forked child: what its parent holds is not its own
-            self._begin_process()
         return f"{self._me}:{number}"
 
     def claim(self, key: bytes, number: int, ttl_s: float | None) -> bool:
@@ -108,7 +108,7 @@ class Leases:
             self._held.clear()
             self._changed.notify()
             keeper = self._keeper
-        if keeper is not None and os.getpid() == self._pid:
+        if keeper is not None:
             keeper.join(self._link.timeout_s)
 
     # ---- renewing ----

@@ -17,13 +17,13 @@ Holds: Listener. Must not know: where the near values are. Joins: near.py asks t
 
 from __future__ import annotations
 
-import os
 import selectors
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from naru.cache.remote.forking import begins_in_each_process
 from naru.cache.remote.link import Link
 from naru.errors import NaruError, UnsupportedError
 
@@ -57,10 +57,9 @@ class Listener:
         self._ask_every_s = lag_s / 4
         self.invalidations = self.lost = 0
         self._floor_ns = 0
-        self._begin_process()
+        begins_in_each_process(self)
 
     def _begin_process(self) -> None:
-        self._pid = os.getpid()
         self._since_ns = 0
         self._sessions: list[_Session] = []
         self._tried = threading.Event()
@@ -85,8 +84,7 @@ class Listener:
     def trusted_since(self) -> int:
         """What was read from the servers after this moment, and is still in the near cache, stands
         there as it did lag_s ago or later. 0: nothing does."""
-        if os.getpid() != self._pid:  # a forked child hears nothing: it has no such thread
-            self._begin_process()
+        if self._thread is None:  # in a forked child, which has no thread of its parent's
             self._start()
             return 0
         since_ns, oldest_ns = self._since_ns, now_ns() - self._lag_ns
@@ -105,12 +103,10 @@ class Listener:
         """Idempotent."""
         self._since_ns = 0
         self._ended.set()
-        if self._pid == os.getpid():
-            thread = self._thread
-            for session in self._sessions:
-                session.wake()
-            if thread is not None and thread is not threading.current_thread():
-                thread.join(self._ask_every_s * 2 + 1)
+        for session in self._sessions:
+            session.wake()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(self._ask_every_s * 2 + 1)
 
     # ---- the thread ----
 
