@@ -188,11 +188,13 @@ class Link:
             return [client]
         return [client.get_redis_connection(node) for node in client.get_primaries()]
 
-    def look_for_nodes(self) -> None:
-        """Asks the cluster again who its masters are."""
-        if self.place.is_cluster:
-            manager = self._open().nodes_manager
-            self._attempt("cache.nodes", manager.initialize, again=False)
+    def look_for_nodes(self) -> list[str]:
+        """Asks the cluster again who its masters are. Returns: their names; of a single server none."""
+        if not self.place.is_cluster:
+            return []
+        client = self._open()
+        self._attempt("cache.nodes", client.nodes_manager.initialize, again=False)
+        return sorted(node.name for node in client.get_primaries())
 
     def tracking_connections(self) -> list[Any]:
         """A new connection to each server, not connected yet, which understands pushes (RESP3)."""

@@ -21,6 +21,7 @@ import selectors
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from naru.cache.remote.forking import begins_in_each_process
@@ -35,9 +36,8 @@ _SHAPE = (b"cluster_state", b"cluster_known_nodes", b"cluster_size", b"cluster_c
 _INVALIDATED = object()
 
 
-def now_ns() -> int:
-    """Of the clock that all processes of a machine share."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+now_ns = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+"""Of the clock that all processes of a machine share."""
 
 
 class Listener:
@@ -81,19 +81,22 @@ class Listener:
                 self._thread = threading.Thread(target=self._run, name="naru near", daemon=True)
                 self._thread.start()
 
-    def trusted_since(self) -> int:
+    def trusted_since(self, at_ns: int = 0) -> int:
         """What was read from the servers after this moment, and is still in the near cache, stands
-        there as it did lag_s ago or later. 0: nothing does."""
+        there as it did lag_s ago or later. 0: nothing does.
+
+        Args: at_ns: the moment that is asked for, if it is known already; not before the value was read.
+        """
         if self._thread is None:  # in a forked child, which has no thread of its parent's
             self._start()
             return 0
-        since_ns, oldest_ns = self._since_ns, now_ns() - self._lag_ns
+        since_ns, oldest_ns = self._since_ns, (at_ns or now_ns()) - self._lag_ns
         if not since_ns:
             return 0
         for session in self._sessions:
             if session.heard_ns < oldest_ns:
                 return 0
-        return max(since_ns, self._floor_ns)
+        return since_ns if since_ns > self._floor_ns else self._floor_ns
 
     def distrust(self) -> None:
         """A change was heard of, and could not be acted on: nothing up to now is believed."""
@@ -145,7 +148,7 @@ class Listener:
         )
 
     def _hear(self) -> None:
-        self._link.look_for_nodes()
+        masters = self._link.look_for_nodes()
         cluster = self._link.place.is_cluster
         self._sessions = [
             _Session(connection, self._said, cluster)
@@ -153,6 +156,8 @@ class Listener:
         ]
         for session in self._sessions:
             session.begin(self._prefix)
+        if self._link.look_for_nodes() != masters:  # before we knew the cluster's shape
+            raise RuntimeError("the cluster's masters have changed")
         self._since_ns = now_ns()
         self._tried.set()
         with selectors.DefaultSelector() as selector:

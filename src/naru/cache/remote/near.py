@@ -69,19 +69,21 @@ class Near:
 
         Args: counts: in the statistics.
         """
+        assert self._table is not None
         try:
-            found, version, left_ms = self.table._read(key, ASKING)
+            found, version, left_ms = self._table._read(key, ASKING)
         except NaruError:
             found, version, left_ms = ASKING, 0, -1
         # Only now: a process that was stopped in between must not believe what it read before.
-        since_ns = self.listener.trusted_since()
+        at_ns = now_ns()
+        since_ns = self.listener.trusted_since(at_ns)
         if not since_ns:
             self.unheard += counts
             return None
         if not version or len(found) < STAMP_BYTES:
             self.misses += counts
             return None
-        if not since_ns <= int.from_bytes(found[:STAMP_BYTES], "little") <= now_ns():
+        if not since_ns <= int.from_bytes(found[:STAMP_BYTES], "little") <= at_ns:
             self.misses += counts
             return None
         self.hits += counts

@@ -79,6 +79,8 @@ def unpack(raw: bytes, unpacker: Callable[[int, bytes], Any], address: object) -
 
     Raises: ProtocolError: a newer naru made it, or this codec does not read it. CorruptedError.
     """
+    if len(raw) > _LONGEST and not raw.startswith(MAGIC):
+        return raw
     kind, data = plain_of(raw, address)
     if kind == BYTES:
         return data

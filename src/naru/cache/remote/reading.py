@@ -20,7 +20,15 @@ from naru.cache.remote.addresses import Place
 from naru.cache.remote.leases import Leases
 from naru.cache.remote.link import Command, Link
 from naru.cache.remote.near import USUAL_BYTES, Near, Ticket
-from naru.cache.remote.packing import HEAD_BYTES, Marked, plain_of, split, unpack, version_of
+from naru.cache.remote.packing import (
+    HEAD_BYTES,
+    TAGGED,
+    Marked,
+    plain_of,
+    split,
+    unpack,
+    version_of,
+)
 from naru.cache.remote.tags import Marks, TagKeys
 from naru.cache.remote.unsupported import Unsupported
 from naru.cache.store import Key
@@ -147,18 +155,22 @@ class RemoteReading(MappingVerbs, Unsupported):
 
     def get(self, key: Key, default: Any = None) -> Any:
         """As naru.Cache.get(). Blocks for a message to the server and back, unless it is near."""
-        one = self._one(self._key(key))
-        return default if one is None else self._unpack(one.inner)
+        raw = self._inner(self._key(key))
+        return default if raw is None else unpack(raw, self._codec.unpack, self.address)
 
-    def _one(self, key: bytes) -> Marked | None:
+    def _inner(self, key: bytes) -> bytes | None:
+        """What stands there, without its tags; None: nothing, or one of them was evicted."""
         self.reads += 1
         kept = None if self._near is None else self._near.read(key)
         if kept is None:
             kept = self._ask([key], False).get(key)
         if kept is None:
             return None
-        one = split(kept[0], self.address)
-        return one if not one.marks or self._alive([one.marks]) else None
+        raw = kept[0]
+        if not raw.startswith(TAGGED):
+            return raw
+        one = split(raw, self.address)
+        return one.inner if self._alive([one.marks]) else None
 
     def _get_near(self, key: Key, absent: Any) -> Any:
         """As get(), if no message is needed for it; `absent`: it is, or it is not known."""
@@ -173,10 +185,10 @@ class RemoteReading(MappingVerbs, Unsupported):
         return self._unpack(kept[0])
 
     def __getitem__(self, key: Key) -> Any:
-        one = self._one(self._key(key))
-        if one is None:
+        raw = self._inner(self._key(key))
+        if raw is None:
             raise KeyError(key)
-        return self._unpack(one.inner)
+        return self._unpack(raw)
 
     def __contains__(self, key: Key) -> bool:
         return self._is_there("cache.get", self._key(key), [])
@@ -219,10 +231,10 @@ class RemoteReading(MappingVerbs, Unsupported):
 
     def get_into(self, key: Key, buffer: Any) -> int | None:
         """As naru.Cache.get_into(); the value is copied once more on its way."""
-        one = self._one(self._key(key))
-        if one is None:
+        raw = self._inner(self._key(key))
+        if raw is None:
             return None
-        _, data = plain_of(one.inner, self.address)
+        _, data = plain_of(raw, self.address)
         with memoryview(buffer) as view, view.cast("B") as room:
             if room.readonly:
                 raise BufferError("the buffer is not writable")
