@@ -34,10 +34,11 @@ from naru.cache.remote.unsupported import Unsupported
 from naru.cache.store import Key
 from naru.errors import TooBigError
 
-__all__ = ["OWN", "RemoteReading"]
+__all__ = ["CLAIMS", "OWN", "RemoteReading"]
 
 OWN = b"\0naru."
 """What the cache itself keeps on the server begins so, behind the prefix."""
+CLAIMS = OWN + b"claim\0"
 KEY_MOST = 65_535
 
 
@@ -62,7 +63,7 @@ class RemoteReading(MappingVerbs, Unsupported):
         self.reads = 0
         self._link = Link(place, more.pop("timeout_s"), more.pop("failover_s"), more)
         self._tags = TagKeys(self._link, self._prefix + OWN + b"tag\0")
-        self._leases = Leases(self._link, self._prefix + OWN + b"claim\0", lease_s)
+        self._leases = Leases(self._link, self._prefix + CLAIMS, lease_s)
         self._near: Near | None = None
         if near:
             size_bytes = USUAL_BYTES if near is True else int(near)

@@ -27,7 +27,7 @@ from naru.cache.remote.packing import (
     tagged,
     version_of,
 )
-from naru.cache.remote.reading import OWN, RemoteReading
+from naru.cache.remote.reading import CLAIMS, OWN, RemoteReading
 from naru.cache.remote.records import RemoteStatistics
 from naru.cache.remote.tags import Marks
 from naru.cache.store import Key, Tags
@@ -299,13 +299,15 @@ class RemoteBase(RemoteReading):
     # ---- the whole of it ----
 
     def clear(self) -> None:
-        """Forgets everything with the prefix; without one the whole database, whoever wrote it."""
+        """Forgets everything with the prefix; without one the whole database, whoever wrote it, and with
+        it the locks and turns that are held."""
         try:
             if not self._prefix:
                 self._link.each("cache.clear", "FLUSHDB")
                 return
-            keys = [("UNLINK", key) for key in self._link.keys(self._prefix)]
-            self._link.batch("cache.clear", keys)
+            claims = self._prefix + CLAIMS
+            keys = (key for key in self._link.keys(self._prefix) if not key.startswith(claims))
+            self._link.batch("cache.clear", [("UNLINK", key) for key in keys])
         finally:
             if self._near is not None:
                 self._near.forget_all()
