@@ -599,4 +599,6 @@ def test_the_shell(server: RealServer) -> None:
     assert "entries          1" in run("stats", server.url)
     assert '"entries": 1' in run("stats", server.url, "--json")
     assert run("delete", server.url, "k") == "1\n"
-    assert "cannot" in run("check", server.url, code=1)
+    for verb in ("check", "top", "drop"):
+        assert "only get, set, delete, scan and stats" in run(verb, server.url, code=2)
+    assert "is the server there" in run("get", "redis+unix:///tmp/naru-nobody.sock", "k", code=1)

@@ -332,6 +332,49 @@ def test_no_old_value_once_a_newer_one_was_seen_or_is_settled(server: RealServer
         a.near.drop()
 
 
+WATCHER = """
+import random, sys, threading, naru.cache
+done = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+with naru.cache.open(sys.argv[1], near=4 << 20) as cache:
+    last, wrong = {}, []
+    print("begun", flush=True)
+    while not done.is_set():
+        key = f"n{random.randrange(4)}"
+        seen = cache.get(key, 0)
+        if seen < last.get(key, 0):
+            wrong.append((key, last[key], seen))
+        last[key] = seen
+    print(wrong, cache.statistics().near_hits > 0, flush=True)
+"""
+
+
+def test_connections_are_lost_while_processes_read_and_another_writes(server: RealServer) -> None:
+    """As the one before, with the listeners' connections killed all the time."""
+    watchers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WATCHER, server.url],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    with opened(server.url) as cache:
+        for one in watchers:
+            assert one.stdout is not None
+            assert one.stdout.readline() == "begun\n"
+        for turn in range(1500):
+            server.cli("INCR", f"n{turn % 4}")
+            if turn % 100 == 99:
+                for number in tracking_ids(server)[:2]:
+                    server.cli("CLIENT", "KILL", "ID", number)
+        for one in watchers:
+            printed, _ = one.communicate("")
+            assert printed == "[] True\n"
+        until(lambda: [cache.get(f"n{i}") for i in range(4)] == [375] * 4, "the last numbers")
+        assert cache.near is not None
+        cache.near.drop()
+
+
 def test_a_lock_of_the_near_table_that_cannot_be_had(
     cache: RemoteCache, server: RealServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

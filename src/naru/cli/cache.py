@@ -16,6 +16,7 @@ import click
 from naru.cache.cache import Cache
 from naru.cache.codecs import CODECS
 from naru.cache.opening import open as open_cache
+from naru.cache.remote import RemoteCache
 from naru.cache.remote.addresses import is_remote
 from naru.cli.cache_serve import serve
 from naru.cli.cache_sizes import CACHE_SIZE
@@ -58,10 +59,17 @@ def _pickled(function: Decorated) -> Decorated:
     )(function)
 
 
-def _open(name: str, pickled: bool = False) -> Any:
-    """Also redis://...: verbs that a server has not say so themselves."""
+def _open(name: str, pickled: bool = False) -> Cache | RemoteCache:
     if is_remote(name):
         return open_cache(name, codec="pickle" if pickled else "msgpack")
+    return Cache.open(name, codec="pickle" if pickled else None)
+
+
+def _open_local(name: str, pickled: bool) -> Cache:
+    if is_remote(name):
+        raise click.UsageError(
+            "a cache on a server has only get, set, delete, scan and stats; the rest is the server's own"
+        )
     return Cache.open(name, codec="pickle" if pickled else None)
 
 
@@ -206,7 +214,7 @@ def stats(name: str, as_json: bool, watches: bool, every_s: float, pickled: bool
 @_pickled
 def top(name: str, every_s: float, most: int | None, pickled: bool) -> None:
     """Rates: reads, hits, writes and evictions a second, with a line for each look."""
-    with _open(name, pickled) as cache:
+    with _open_local(name, pickled) as cache:
         for line in watch(cache.statistics, max(0.05, every_s), most):
             _say(line)
 
@@ -218,7 +226,7 @@ def top(name: str, every_s: float, most: int | None, pickled: bool) -> None:
 @_pickled
 def check(name: str, repair: bool, as_json: bool, pickled: bool) -> None:
     """Looks at every record; exit code 1 when something is wrong and was not repaired."""
-    with _open(name, pickled) as cache:
+    with _open_local(name, pickled) as cache:
         report = cache.check(repair=repair)
     facts = {
         "entries": report.entries, "records": report.records, "dead_records": report.dead_records,
@@ -236,7 +244,7 @@ def check(name: str, repair: bool, as_json: bool, pickled: bool) -> None:
 @_pickled
 def snapshot(name: str, file: str, pickled: bool) -> None:
     """Writes all entries into FILE, which holds secrets as the cache does (mode 0600)."""
-    with _open(name, pickled) as cache:
+    with _open_local(name, pickled) as cache:
         count = cache.snapshot(file)
     if sys.stderr is not None and sys.stderr.isatty():
         click.echo(f"{count:,} entries", err=True)
@@ -248,7 +256,7 @@ def snapshot(name: str, file: str, pickled: bool) -> None:
 @_pickled
 def restore(name: str, file: str, pickled: bool) -> None:
     """Replaces everything in the cache by what is in FILE."""
-    with _open(name, pickled) as cache:
+    with _open_local(name, pickled) as cache:
         count = cache.restore(file)
     if sys.stderr is not None and sys.stderr.isatty():
         click.echo(f"{count:,} entries", err=True)
@@ -259,7 +267,7 @@ def restore(name: str, file: str, pickled: bool) -> None:
 @_pickled
 def drop(name: str, pickled: bool) -> None:
     """Removes the cache."""
-    _open(name, pickled).drop()
+    _open_local(name, pickled).drop()
 
 
 command.add_command(serve)
