@@ -8,7 +8,8 @@
 Map of the folder:
 
     reading      the verbs that read, in commands of Redis
-    verbs        the others
+    verbs        those that change something
+    whole        clear, scan, len, statistics
     packing      values as they stand on the server
     tags         a token for each tag
     leases       turns and locks that end some time after their owners
