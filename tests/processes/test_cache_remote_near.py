@@ -58,6 +58,11 @@ def is_near(cache: RemoteCache, key: str, value: Any) -> bool:
     return bool(until(lambda: cache.get(key) == value and hits_of(cache, key), "a near value"))
 
 
+def heard_of(cache: RemoteCache, count: int) -> None:
+    """The server's words of our own changes have come in, and take nothing away any more."""
+    until(lambda: cache.statistics().invalidations >= count, "the server's word")
+
+
 def sends_nothing(cache: RemoteCache, server: RealServer) -> bool:
     before = server.cli("INFO", "stats")["total_commands_processed"]
     assert cache["k"] == {"a": 1}
@@ -66,6 +71,7 @@ def sends_nothing(cache: RemoteCache, server: RealServer) -> bool:
 
 def test_a_second_read_sends_nothing(cache: RemoteCache, server: RealServer) -> None:
     cache.set("k", {"a": 1}, ttl_s=100, tags=["t"])
+    heard_of(cache, 2)  # the key, and the token of its tag
     until(lambda: sends_nothing(cache, server), "all of it near")
     asked = server.cli("INFO", "commandstats")["cmdstat_get"]["calls"]
     for _ in range(50):
@@ -183,6 +189,7 @@ def test_the_process_that_put_it_there_is_killed(cache: RemoteCache, server: Rea
 def test_what_changed_while_nobody_listened_is_not_believed(server: RealServer) -> None:
     with opened(server.url) as first:
         first["k"] = 1
+        heard_of(first, 1)
         assert is_near(first, "k", 1)
     server.cli("SET", "k", "2")  # no process of this machine hears of it
     with opened(server.url) as second:
@@ -286,6 +293,7 @@ def test_a_value_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     """The server's word comes between its answer and our putting it near."""
     cache["k"] = 1
+    heard_of(cache, 1)
     near = cache._near
     assert near is not None
     keep = near.keep
@@ -404,7 +412,7 @@ def test_in_a_cluster_every_master_is_heard(tmp_path: Path) -> None:
             items = {f"k{i}": i for i in range(30)}
             cache.set_many(items)
             assert cache.get_many(items) == items
-            assert sum(hits_of(cache, key) for key in items) == 30
+            until(lambda: sum(hits_of(cache, key) for key in items) == 30, "all of them near")
             with naru.cache.open(cluster.url) as other:
                 other.set_many({key: -value for key, value in items.items()})
             until(
