@@ -288,6 +288,31 @@ def test_a_forked_child_listens_itself(cache: RemoteCache, server: RealServer) -
     os.close(write)
 
 
+ORPHAN = """
+import os, signal, sys, naru.cache
+cache = naru.cache.open(sys.argv[1], near=4 << 20)
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    signal.pause()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_forked_child_does_not_keep_its_dead_parents_connection(
+    cache: RemoteCache, server: RealServer
+) -> None:
+    """Nobody would read what the server sends there."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, server.url], stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            until(lambda: len(tracking_ids(server)) == 1, "the end of the parent's connection")
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_a_value_that_changes_while_it_is_read_is_not_kept(
     cache: RemoteCache, server: RealServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

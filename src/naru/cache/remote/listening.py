@@ -57,11 +57,14 @@ class Listener:
         self._ask_every_s = lag_s / 4
         self.invalidations = self.lost = 0
         self._floor_ns = 0
+        self._sessions: list[_Session] = []
         begins_in_each_process(self)
 
     def _begin_process(self) -> None:
+        for session in self._sessions:
+            session.close()  # its parent's: else they stay open here when that is dead
         self._since_ns = 0
-        self._sessions: list[_Session] = []
+        self._sessions = []
         self._tried = threading.Event()
         self._ended = threading.Event()
         self._error: Exception | None = None
@@ -87,11 +90,10 @@ class Listener:
 
         Args: at_ns: the moment that is asked for, if it is known already; not before the value was read.
         """
-        if self._thread is None:  # in a forked child, which has no thread of its parent's
-            self._start()
-            return 0
         since_ns, oldest_ns = self._since_ns, (at_ns or now_ns()) - self._lag_ns
         if not since_ns:
+            if not self._ended.is_set():
+                self._start()  # in a forked child, which has no thread of its parent's
             return 0
         for session in self._sessions:
             if session.heard_ns < oldest_ns:
@@ -160,7 +162,7 @@ class Listener:
             raise RuntimeError("the cluster's masters have changed")
         self._since_ns = now_ns()
         self._tried.set()
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # it has no descriptor that a child would keep
             for session in self._sessions:
                 selector.register(session.fd, selectors.EVENT_READ, session)
             while not self._ended.is_set():
