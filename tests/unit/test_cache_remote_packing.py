@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import naru
 from naru.cache.codecs import codec_of
-from naru.cache.remote.addresses import is_remote, place_of
+from naru.cache.opening import is_remote
+from naru.cache.remote.addresses import place_of
 from naru.cache.remote.packing import (
     HEAD_BYTES,
     INTEGER,

@@ -35,7 +35,10 @@ from naru.cache.cache import Cache
 from naru.cache.locks import Lock
 from naru.cache.opening import open
 from naru.cache.records import CacheReport, CacheStatistics
-from naru.cache.remote import RemoteCache, RemoteStatistics
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from naru.cache.remote import RemoteCache, RemoteStatistics
 
 __all__ = [
     "Cache",
@@ -46,3 +49,17 @@ __all__ = [
     "RemoteStatistics",
     "open",
 ]
+
+_LATE = ("RemoteCache", "RemoteStatistics")
+
+if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from naru.cache import remote
+
+        return getattr(remote, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATE})

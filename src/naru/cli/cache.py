@@ -9,20 +9,22 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from naru.cache.cache import Cache
 from naru.cache.codecs import CODECS
+from naru.cache.opening import is_remote
 from naru.cache.opening import open as open_cache
-from naru.cache.remote import RemoteCache
-from naru.cache.remote.addresses import is_remote
 from naru.cli.cache_serve import serve
 from naru.cli.cache_sizes import CACHE_SIZE
 from naru.cli.cache_table import show_record, watch
 from naru.cli.streams import read_input, write_output
 from naru.cli.values import SECONDS
+
+if TYPE_CHECKING:
+    from naru.cache.remote import RemoteCache
 
 __all__ = ["command"]
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from naru.cache.records import CacheStatistics
-from naru.cache.remote.records import RemoteStatistics
 from naru.sizes import show_size
+
+if TYPE_CHECKING:
+    from naru.cache.remote.records import RemoteStatistics
 
 __all__ = ["rates_between", "show_record", "show_statistics", "watch"]
 

@@ -7,7 +7,7 @@
 valkey:// and its kin are the same with another name. Options are those of redis-py's URLs, such as
 `?ssl_ca_certs=/etc/ca.pem`; what is not of redis-py is refused when the cache is opened.
 
-Holds: Place, place_of, is_remote. Must not know: redis-py. Joins: link.py connects to a Place.
+Holds: Place, place_of. Must not know: redis-py. Joins: link.py connects to a Place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from naru.errors import BadAddressError
 
-__all__ = ["Place", "is_remote", "place_of"]
+__all__ = ["Place", "place_of"]
 
 PORT = 6379
 _SCHEMES = {
@@ -43,11 +43,6 @@ class Place:
     is_cluster: bool
     user: str
     database: str
-
-
-def is_remote(name: object) -> bool:
-    """Whether this names a server, and no cache of this machine."""
-    return isinstance(name, str) and "://" in name
 
 
 def place_of(url: str) -> Place:
