@@ -39,21 +39,21 @@ def plain(key: str | bytes) -> bytes:
     return key.encode() if isinstance(key, str) else key
 
 
-class Caches(RuleBasedStateMachine):
-    """What a dict with a clock would do, step by step."""
+class Verbs(RuleBasedStateMachine):
+    """What a dict with a clock would do, step by step; on whatever open_cache() gives."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="nc-")
-        # Large enough that nothing is evicted: a dict does not do that either.
-        self.cache = naru.Cache.create(Path(self.folder.name, "model"), 8 << 20, shards=2)
+        self.cache: Any = self.open_cache()
         self.model: dict[bytes, Entry] = {}
         self.now_s = 0.0
+        self.changes = 0
+
+    def open_cache(self) -> Any:
+        raise NotImplementedError
 
     def teardown(self) -> None:
-        assert self.cache.check().sound
         self.cache.close()
-        self.folder.cleanup()
 
     def put(self, key: str | bytes, value: Any, ttl_s: float | None, tags: set[Any]) -> None:
         expires_s = None if ttl_s is None else self.now_s + ttl_s
@@ -147,8 +147,9 @@ class Caches(RuleBasedStateMachine):
             return
         assert found[0] == entry.value
         if changed:
-            self.cache[key] = b"between"
-            self.put(key, b"between", None, set())
+            self.changes += 1  # another value each time: to a server, the same one is no change
+            self.cache[key] = f"between {self.changes}"
+            self.put(key, f"between {self.changes}", None, set())
         assert self.cache.cas(key, value, found[1]) == (not changed)
         if not changed:
             self.put(key, value, None, set())
@@ -162,24 +163,10 @@ class Caches(RuleBasedStateMachine):
             if tag not in {one if isinstance(one, str) else one.decode() for one in entry.tags}
         }
 
-    @rule(step_s=STEPS)
-    def go_on(self, step_s: int) -> None:
-        self.cache._shift_clock(step_s * 1000)
-        self.now_s += step_s
-        self.model = {
-            key: entry
-            for key, entry in self.model.items()
-            if entry.expires_s is None or entry.expires_s > self.now_s
-        }
-
     @rule()
     def clear(self) -> None:
         self.cache.clear()
         self.model.clear()
-
-    @rule(size_mib=st.sampled_from([8, 12, 16]))
-    def resize(self, size_mib: int) -> None:
-        self.cache.resize(size_mib << 20)
 
     @invariant()
     def same(self) -> None:
@@ -198,6 +185,34 @@ class Caches(RuleBasedStateMachine):
             else:
                 assert left_s is not None
                 assert left_s <= entry.expires_s - self.now_s < left_s + 60
+
+
+class Caches(Verbs):
+    """A table of this machine: with its clock, and what only it can."""
+
+    def open_cache(self) -> Any:
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="nc-")
+        # Large enough that nothing is evicted: a dict does not do that either.
+        return naru.Cache.create(Path(self.folder.name, "model"), 8 << 20, shards=2)
+
+    def teardown(self) -> None:
+        assert self.cache.check().sound
+        super().teardown()
+        self.folder.cleanup()
+
+    @rule(step_s=STEPS)
+    def go_on(self, step_s: int) -> None:
+        self.cache._shift_clock(step_s * 1000)
+        self.now_s += step_s
+        self.model = {
+            key: entry
+            for key, entry in self.model.items()
+            if entry.expires_s is None or entry.expires_s > self.now_s
+        }
+
+    @rule(size_mib=st.sampled_from([8, 12, 16]))
+    def resize(self, size_mib: int) -> None:
+        self.cache.resize(size_mib << 20)
 
 
 TestCaches = Caches.TestCase

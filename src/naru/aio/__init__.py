@@ -15,6 +15,7 @@ Map of the folder:
     opening     connect, listen, pair, sender, receiver
     listener    what listen() gives
     cache       the shared cache: naru.Cache with what waits awaited
+    remote      a cache on a server
     ends        the ends and their verbs
     end         what they share: the slow half of a verb, closing
     blocks      async with: lease, lease_many, reserve
@@ -32,12 +33,14 @@ from naru.aio.cache import Cache
 from naru.aio.ends import Channel, Receiver, Sender
 from naru.aio.listener import Listener
 from naru.aio.opening import connect, listen, pair, receiver, sender
+from naru.aio.remote import RemoteCache
 
 __all__ = [
     "Cache",
     "Channel",
     "Listener",
     "Receiver",
+    "RemoteCache",
     "Sender",
     "connect",
     "listen",

@@ -3,22 +3,19 @@
 Holds: Lock, and what its asyncio twin shares. Must not know: values. Joins: Cache.lock().
 
 A lock is a claim that bears its owner's pid, its start time and a number of this very object: nobody
-else's release ends it, and the owner's death does.
+else's release ends it, and the owner's death does. (On a remote server: remote/leases.py.)
 """
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from naru._native.table import error_of
-from naru._native.tending import await_claim, claim, give_back
 from naru.cache.making import SLICE_S, numbers
+from naru.cache.store import Store
 from naru.errors import TimedOutError
-
-if TYPE_CHECKING:
-    from naru.cache.verbs import CacheBase
 
 __all__ = ["Lock", "LockBase"]
 
@@ -32,7 +29,7 @@ class LockBase:
 
     def __init__(
         self,
-        cache: CacheBase,
+        cache: Store,
         name: str | bytes,
         ttl_s: float | None,
         timeout_s: float | None,
@@ -59,14 +56,14 @@ class LockBase:
         if self._number:
             raise RuntimeError(f"lock {self.name!r}: this object holds it already")
         number = next(numbers)
-        if not claim(self._cache, self._key, number, self._ttl_s):
+        if not self._cache._claim(self._key, number, self._ttl_s):
             return False
         self._number = number
         return True
 
     def renew(self) -> None:
         """Starts its time anew. Raises: NotPermittedError: it is lost, somebody else has it."""
-        if not self._number or not claim(self._cache, self._key, self._number, self._ttl_s):
+        if not self._number or not self._cache._claim(self._key, self._number, self._ttl_s):
             raise self._lost("renew")
 
     def release(self) -> None:
@@ -76,7 +73,7 @@ class LockBase:
         may have been touched by another.
         """
         number, self._number = self._number, 0
-        if not number or not give_back(self._cache, self._key, number):
+        if not number or not self._cache._give_back(self._key, number):
             raise self._lost("release")
 
     def _lost(self, verb: str) -> Exception:
@@ -115,7 +112,7 @@ class Lock(LockBase):
             left_s = SLICE_S if deadline_s is None else deadline_s - time.monotonic()
             if left_s <= 0:
                 raise self._timed_out()
-            await_claim(self._cache, self._key, min(SLICE_S, left_s))
+            self._cache._await_claim(self._key, min(SLICE_S, left_s))
 
     def __enter__(self) -> Self:
         self.acquire(self._timeout_s)

@@ -4,7 +4,8 @@ Holds: fresh, get_or_set, and what the asyncio twin shares with it. Must not kno
 Joins: Cache.get_or_set and memoize.
 
 The turn to make a value is a claim on its key. It ends when it is given back or its process dies; so a
-maker that is killed, or raises, passes it on, and nobody has to guess how long making may take.
+maker that is killed, or raises, passes it on, and nobody has to guess how long making may take. (On
+another machine's server a claim is a lease that its living holder renews: remote/leases.py.)
 """
 
 from __future__ import annotations
@@ -14,13 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from naru._native.tending import await_claim, claim, give_back
+from naru.cache.store import Key, Store, Tags
 from naru.errors import NoSpaceError, TimedOutError
-
-if TYPE_CHECKING:
-    from naru.cache.verbs import CacheBase
 
 __all__ = ["ABSENT", "Order", "get_or_set", "numbers", "remaining"]
 
@@ -39,7 +37,7 @@ class Order:
     __slots__ = ("cache", "key", "stale_ms", "tags", "ttl_s")
 
     def __init__(
-        self, cache: CacheBase, key: str | bytes, ttl_s: float | None, tags: Any, stale_s: float
+        self, cache: Store, key: Key, ttl_s: float | None, tags: Tags, stale_s: float
     ) -> None:
         if stale_s < 0 or (stale_s and ttl_s is None):
             raise ValueError("stale_s is seconds after ttl_s, 0 or more: it needs a ttl_s")
@@ -59,14 +57,14 @@ class Order:
     def claim(self, number: int) -> bool:
         """Whether it is our turn. Without room for another claim everybody makes it: slow, not wrong."""
         try:
-            return claim(self.cache, self.key, number)
+            return self.cache._claim(self.key, number)
         except NoSpaceError:
             return True
 
     def give_back(self, number: int) -> None:
         """Lets the next one, whether it was made or not."""
         if not self.cache.closed:
-            give_back(self.cache, self.key, number)
+            self.cache._give_back(self.key, number)
 
 
 def remaining(deadline_s: float | None, order: Order) -> float:
@@ -98,7 +96,7 @@ def get_or_set(order: Order, make: Callable[[], Any], timeout_s: float | None) -
                 return _make(order, make, number)
             if value is not ABSENT:
                 return value
-            await_claim(order.cache, order.key, remaining(deadline_s, order))
+            order.cache._await_claim(order.key, remaining(deadline_s, order))
             value, is_fresh = order.look()
             if is_fresh:
                 return value

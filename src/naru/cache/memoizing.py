@@ -14,15 +14,13 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 
 from naru.cache import awaiting, making
 from naru.cache.making import Order
-
-if TYPE_CHECKING:
-    from naru.cache.verbs import CacheBase
+from naru.cache.store import Store
 
 __all__ = ["key_of_call", "memoize"]
 
@@ -50,7 +48,7 @@ def key_of_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> byt
 
 
 def memoize(
-    cache: CacheBase,
+    cache: Store,
     function: Callable[..., Any],
     *,
     ttl_s: float | None,

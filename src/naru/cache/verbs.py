@@ -1,25 +1,35 @@
 """What naru.Cache and naru.aio.Cache have in common: everything that does not wait for a maker or a lock.
 
 Holds: CacheBase. Must not know: asyncio, who makes a value. Joins: inherits the quick verbs of
-naru._native.table.Table; files.py and generations.py do the slow ones.
+naru._native.table.Table and mapping.py's over them; files.py and generations.py do the slow ones.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from naru._native.table import Mapping, Table
-from naru._native.tending import Scan, check_shard, retire, settings_of, statistics_of
+from naru._native.tending import (
+    Scan,
+    await_claim,
+    check_shard,
+    claim,
+    give_back,
+    retire,
+    settings_of,
+    statistics_of,
+)
 from naru.cache import generations
 from naru.cache.codecs import codec_of
 from naru.cache.files import make_file, open_file, path_of, remove_file
+from naru.cache.mapping import MappingVerbs
 from naru.cache.records import CacheReport, CacheStatistics
+from naru.cache.store import Key
 from naru.errors import (
     BadAddressError,
     NameTakenError,
@@ -30,19 +40,18 @@ from naru.errors import (
 
 __all__ = ["CacheBase"]
 
-Key = str | bytes
-
 LOCK_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 60.0
 
 
-class CacheBase(Table):
+class CacheBase(MappingVerbs, Table):
     """See naru.Cache."""
 
     _path: Path
     _codec: str
     _options: dict[str, Any]
     _waits: dict[Any, Any]
+    _is_far = False
 
     # ---- making and opening ----
 
@@ -183,50 +192,12 @@ class CacheBase(Table):
         """Entries; also those that have expired and whose room was not taken back yet."""
         return int(statistics_of(self._mapping)["entries"])
 
-    def __bool__(self) -> bool:
-        return True  # an empty cache is a cache
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self.scan()
-
     def scan(self, prefix: Key = b"") -> Iterator[bytes]:
         """The keys that begin with `prefix`, as bytes, in no order; without a lock.
 
         What is there all the time is given exactly once. What comes or goes meanwhile may be given.
         """
         return Scan(self._mapping, prefix.encode() if isinstance(prefix, str) else prefix)
-
-    def keys(self) -> Iterator[bytes]:
-        """As scan()."""
-        return self.scan()
-
-    def items(self, prefix: Key = b"") -> Iterator[tuple[bytes, Any]]:
-        """Keys, as bytes, with their values; those that go meanwhile are left out."""
-        absent = object()
-        for key in self.scan(prefix):
-            value = self.get(key, absent)
-            if value is not absent:
-                yield key, value
-
-    def values(self) -> Iterator[Any]:
-        """As items(), without the keys."""
-        return (value for _, value in self.items())
-
-    def setdefault(self, key: Key, default: Any = None) -> Any:
-        """The value; `default`, and from now on that, when there was none."""
-        absent = object()
-        while (value := self.get(key, absent)) is absent:
-            if self.add(key, default):
-                return default
-        return value
-
-    def update(self, items: Any) -> None:
-        """As set_many()."""
-        self.set_many(items)
-
-    def expire(self, key: Key, ttl_s: float | None) -> bool:
-        """As touch()."""
-        return self.touch(key, ttl_s)
 
     # ---- the whole of it ----
 
@@ -319,16 +290,19 @@ class CacheBase(Table):
         """Gives the mapping back; the cache stays. Idempotent."""
         self._close()
 
-    def __enter__(self) -> Self:
-        return self
+    # ---- claims ----
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _claim(self, key: Key, number: int, ttl_s: float | None = None) -> bool:
+        return claim(self, key, number, ttl_s)
+
+    def _give_back(self, key: Key, number: int) -> bool:
+        return give_back(self, key, number)
+
+    def _await_claim(self, key: Key, most_s: float) -> None:
+        await_claim(self, key, most_s)
+
+    async def _off_loop(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)  # microseconds: a thread would take longer
 
     # ---- what it is ----
 

@@ -9,17 +9,22 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from naru.cache.cache import Cache
 from naru.cache.codecs import CODECS
+from naru.cache.opening import is_remote
+from naru.cache.opening import open as open_cache
 from naru.cli.cache_serve import serve
 from naru.cli.cache_sizes import CACHE_SIZE
-from naru.cli.cache_table import show_statistics, watch
+from naru.cli.cache_table import show_record, watch
 from naru.cli.streams import read_input, write_output
 from naru.cli.values import SECONDS
+
+if TYPE_CHECKING:
+    from naru.cache.remote import RemoteCache
 
 __all__ = ["command"]
 
@@ -28,7 +33,8 @@ Decorated = Callable[..., Any]
 
 @click.group("cache", short_help="Keys and values that all processes of this machine share.")
 def command() -> None:
-    """Caches in shared memory. NAME is a name, or a path with a slash in it.
+    """Caches in shared memory. NAME is a name, or a path with a slash in it; for get, set, delete, scan
+    and stats also the URL of a server, such as redis://10.0.0.5:6379/0.
 
     \b
         naru cache create sessions 256MiB
@@ -55,7 +61,17 @@ def _pickled(function: Decorated) -> Decorated:
     )(function)
 
 
-def _open(name: str, pickled: bool = False) -> Cache:
+def _open(name: str, pickled: bool = False) -> Cache | RemoteCache:
+    if is_remote(name):
+        return open_cache(name, codec="pickle" if pickled else "msgpack")
+    return Cache.open(name, codec="pickle" if pickled else None)
+
+
+def _open_local(name: str, pickled: bool) -> Cache:
+    if is_remote(name):
+        raise click.UsageError(
+            "a cache on a server has only get, set, delete, scan and stats; the rest is the server's own"
+        )
     return Cache.open(name, codec="pickle" if pickled else None)
 
 
@@ -182,7 +198,7 @@ def stats(name: str, as_json: bool, watches: bool, every_s: float, pickled: bool
     with _open(name, pickled) as cache:
         while True:
             record = cache.statistics()
-            _say(json.dumps(record.as_dict()) if as_json else show_statistics(record))
+            _say(json.dumps(record.as_dict()) if as_json else show_record(record))
             if not watches:
                 return
             if not as_json:
@@ -200,7 +216,7 @@ def stats(name: str, as_json: bool, watches: bool, every_s: float, pickled: bool
 @_pickled
 def top(name: str, every_s: float, most: int | None, pickled: bool) -> None:
     """Rates: reads, hits, writes and evictions a second, with a line for each look."""
-    with _open(name, pickled) as cache:
+    with _open_local(name, pickled) as cache:
         for line in watch(cache.statistics, max(0.05, every_s), most):
             _say(line)
 
@@ -212,7 +228,7 @@ def top(name: str, every_s: float, most: int | None, pickled: bool) -> None:
 @_pickled
 def check(name: str, repair: bool, as_json: bool, pickled: bool) -> None:
     """Looks at every record; exit code 1 when something is wrong and was not repaired."""
-    with _open(name, pickled) as cache:
+    with _open_local(name, pickled) as cache:
         report = cache.check(repair=repair)
     facts = {
         "entries": report.entries, "records": report.records, "dead_records": report.dead_records,
@@ -230,7 +246,7 @@ def check(name: str, repair: bool, as_json: bool, pickled: bool) -> None:
 @_pickled
 def snapshot(name: str, file: str, pickled: bool) -> None:
     """Writes all entries into FILE, which holds secrets as the cache does (mode 0600)."""
-    with _open(name, pickled) as cache:
+    with _open_local(name, pickled) as cache:
         count = cache.snapshot(file)
     if sys.stderr is not None and sys.stderr.isatty():
         click.echo(f"{count:,} entries", err=True)
@@ -242,7 +258,7 @@ def snapshot(name: str, file: str, pickled: bool) -> None:
 @_pickled
 def restore(name: str, file: str, pickled: bool) -> None:
     """Replaces everything in the cache by what is in FILE."""
-    with _open(name, pickled) as cache:
+    with _open_local(name, pickled) as cache:
         count = cache.restore(file)
     if sys.stderr is not None and sys.stderr.isatty():
         click.echo(f"{count:,} entries", err=True)
@@ -253,7 +269,7 @@ def restore(name: str, file: str, pickled: bool) -> None:
 @_pickled
 def drop(name: str, pickled: bool) -> None:
     """Removes the cache."""
-    _open(name, pickled).drop()
+    _open_local(name, pickled).drop()
 
 
 command.add_command(serve)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from naru.cache.records import CacheStatistics
 from naru.sizes import show_size
 
-__all__ = ["rates_between", "show_statistics", "watch"]
+if TYPE_CHECKING:
+    from naru.cache.remote.records import RemoteStatistics
+
+__all__ = ["rates_between", "show_record", "show_statistics", "watch"]
 
 
 def show_statistics(record: CacheStatistics) -> str:
@@ -33,6 +37,24 @@ def show_statistics(record: CacheStatistics) -> str:
         "dead owners": f"{record.owners_died:,}",
         "rebuilt shards": f"{record.rebuilt:,}",
         "last recovery": f"{record.last_recovery_ns / 1e6:.3f} ms",
+    }
+    return "\n".join(f"{name:16} {value}" for name, value in shown.items())
+
+
+def show_record(record: CacheStatistics | RemoteStatistics) -> str:
+    """A line for each number, of whichever kind of cache."""
+    if isinstance(record, CacheStatistics):
+        return show_statistics(record)
+    shown = {
+        "servers": f"{record.servers} ({record.version})",
+        "entries": f"{record.entries:,}",
+        "memory": show_size(record.used_bytes)
+        + (f" of {show_size(record.most_bytes)}" if record.most_bytes else ""),
+        "hits": f"{record.hits:,}",
+        "misses": f"{record.misses:,}",
+        "hit ratio": f"{record.hit_ratio:.2%}",
+        "evicted": f"{record.evicted:,}",
+        "expired": f"{record.expired:,}",
     }
     return "\n".join(f"{name:16} {value}" for name, value in shown.items())
 
