@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import naru
-import redis_servers
+import peer_servers
 
 VALUE = b"v" * 100
 FULL_BYTES = 64 << 20
@@ -181,10 +181,10 @@ class RedisPy(Contender):
         self.path = Path(place, f"{self.name}.sock")
         self.running = contextlib.ExitStack()
         if not self.path.exists():
-            program = redis_servers.program(self.program)
+            program = peer_servers.program(self.program)
             if program is None:
                 raise ImportError(f"no {self.program}")
-            self.running.enter_context(redis_servers.running(program, self.path, size_bytes * 4))
+            self.running.enter_context(peer_servers.running(program, self.path, size_bytes * 4))
         self.client = redis.Redis(unix_socket_path=str(self.path))
 
     def verbs(self) -> Any:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
-import redis_servers
+import peer_servers
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 ROUNDS = 2
@@ -94,11 +94,11 @@ def servers() -> dict[str, Any]:
         "naru, 2 processes": lambda path: naru_server(2, path),
     }
     for name in ("redis", "valkey"):
-        program = redis_servers.program(f"{name}-server")
+        program = peer_servers.program(f"{name}-server")
         if program is None:
             print(f"{name} is not here, and left out", file=sys.stderr)
             continue
-        found[name] = partial(redis_servers.running, program, size_bytes=SIZE_BYTES)
+        found[name] = partial(peer_servers.running, program, size_bytes=SIZE_BYTES)
     return found
 
 
