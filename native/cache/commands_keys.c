@@ -7,24 +7,38 @@ static struct nr_table *table_of(const struct call *call) { return call->server-
 
 /* ---- presence ---- */
 
-void nr_run_del(struct call *call)
+static bool delete_each(struct call *call, const struct nr_key *keys, int64_t *deleted)
 {
-    int64_t deleted = 0;
-
-    for (uint32_t i = 1; i < call->count; i++) {
-        struct nr_key key = nr_call_key(call, i);
-        int result = nr_table_delete(table_of(call), &key, nr_server_deadline(call->server, &key));
+    for (uint32_t i = 0; i + 1 < call->count; i++) {
+        int result =
+            nr_table_delete(table_of(call), &keys[i], nr_server_deadline(call->server, &keys[i]));
 
         if (result < 0 && result != -ENOENT && result != -EINVAL) {
-            nr_server_fail(call, result, &key);
-            return;
+            nr_server_fail(call, result, &keys[i]);
+            return false;
         }
         if (result < 0)
             continue;
-        deleted++;
-        nr_call_changed(call, &key);
+        ++*deleted;
+        nr_call_changed(call, &keys[i]);
     }
-    nr_reply_integer(call->reply, deleted);
+    return true;
+}
+
+/* Several at once, so that none is deleted when the number of them cannot be told. */
+void nr_run_del(struct call *call)
+{
+    const struct nr_key *keys = nr_call_keys(call, 1, 1, call->count - 1);
+    bool several = call->count > 2, done;
+    int64_t deleted = 0;
+
+    if (!keys || (several && !nr_call_lock(call, keys, call->count - 1)))
+        return;
+    done = delete_each(call, keys, &deleted);
+    if (several)
+        nr_call_unlock(call);
+    if (done)
+        nr_reply_integer(call->reply, deleted);
 }
 
 static int look(struct call *call, uint32_t index, struct nr_key *key, struct nr_entry *entry)
@@ -379,6 +393,8 @@ static bool reads_flush(struct call *call)
 
 static uint64_t patience(struct call *call)
 {
+    if (nr_table_copier(table_of(call)) != 0)
+        return 0;
     return nr_os_now_ns() + call->server->settings.lock_wait_ns * call->server->shards;
 }
 
@@ -418,11 +434,17 @@ void nr_run_flushdb(struct call *call)
         return;
     while (step(&walk)) {
         struct nr_key key;
+        int result;
 
         if (!nr_database_owns(call->client->database, &walk.key))
             continue;
         key = nr_table_key(table_of(call), walk.stored.bytes, walk.stored.size);
-        (void)nr_table_delete(table_of(call), &key, nr_server_deadline(call->server, &key));
+        result = nr_table_delete(table_of(call), &key, nr_server_deadline(call->server, &key));
+        if (result == -ETIMEDOUT || result == -ESTALE) {
+            nr_tracking_changed_everything(call->server);
+            nr_server_fail(call, result, &key);
+            return;
+        }
     }
     nr_tracking_changed_everything(call->server);
     nr_reply_ok(call->reply);

@@ -478,6 +478,7 @@ void nr_run_getdel(struct call *call)
 
 void nr_run_getex(struct call *call)
 {
+    size_t before = call->reply->size;
     struct wish wish;
     struct nr_key key;
     struct nr_entry entry;
@@ -496,9 +497,13 @@ void nr_run_getex(struct call *call)
     else if (result < 0)
         fail(call, result, &key);
     else if (wish.has_time || wish.persist) {
-        (void)nr_table_touch(table_of(call), &key, wish.expires_ms,
-                             nr_server_deadline(call->server, &key));
-        nr_call_changed(call, &key);
+        result = nr_table_touch(table_of(call), &key, wish.expires_ms,
+                                nr_server_deadline(call->server, &key));
+        if (result == -ETIMEDOUT || result == -ESTALE) {
+            call->reply->size = before;
+            nr_server_fail(call, result, &key);
+        } else
+            nr_call_changed(call, &key);
     }
 }
 

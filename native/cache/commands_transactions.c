@@ -23,7 +23,7 @@ static void clear_mask(const struct nr_cache_server *server, uint64_t *mask, uin
 static bool lock_mask(struct call *call, const uint64_t *mask)
 {
     int result = nr_table_lock_shards(table_of(call), mask,
-                                      nr_os_now_ns() + call->server->settings.lock_wait_ns);
+                                      nr_server_deadline_of_all(call->server));
 
     if (result < 0)
         nr_server_fail(call, result, NULL);
@@ -271,13 +271,13 @@ void nr_run_exec(struct call *call)
         nr_reply_error(call->reply, "ERR EXEC without MULTI");
         return;
     }
-    call->client->transaction = NULL; /* over, whatever comes */
-    transaction->begun = false;
     if (transaction->failed)
         nr_reply_error(call->reply, "EXECABORT Transaction discarded because of previous errors.");
     else {
         collect_shards(call, transaction);
         if (lock_mask(call, server->shard_mask)) {
+            call->client->transaction = NULL; /* within it there is none */
+            transaction->begun = false;
             server->in_exec = true;
             if (is_unchanged(call, transaction))
                 run_queue(call, transaction);
@@ -285,8 +285,10 @@ void nr_run_exec(struct call *call)
                 nr_reply_null_array(call->reply);
             server->in_exec = false;
             nr_table_unlock_shards(server->table, server->shard_mask);
-        }
+        } else if (server->retry != NR_RETRY_NOT)
+            return; /* EXEC will come again */
     }
+    call->client->transaction = NULL;
     forget_queue(transaction);
     forget_watched(transaction);
     free(transaction);

@@ -247,6 +247,9 @@ static void see_message(struct nr_cache_server *server, uint32_t from, uint16_t 
 {
     switch (kind) {
     case NR_MESH_HELLO:
+        /* Its predecessor may have died between a change and telling of it. */
+        if (server->tracking_clients)
+            nr_tracking_invalidate_everything(server, 0);
         nr_subscriptions_forget(server, from);
         nr_subscriptions_tell_all(server, from);
         break;

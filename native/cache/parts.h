@@ -1,11 +1,15 @@
 /* cache/parts.h: what the files of the cache server share; private to this folder.
  *
  *   resp, reply      the wire, pure                      glob, numbers, sha1, slots   pure helpers
- *   server           the protocol: bytes -> commands -> replies
+ *   bytes, dispatch  the protocol: bytes -> commands -> replies
+ *   clients          who is connected               server      what a process is made of
+ *   following        the table's locks and errors, and its successor after a resize
+ *   keys, command_names  what arguments mean
  *   table_of_commands  names, arity, keys; COMMAND
  *   commands_*       what the commands do, by subject
  *   topics           names with the clients that wait for news of them
- *   subscriptions    SUBSCRIBE ...; tracking: CLIENT TRACKING; mesh: between the processes
+ *   subscriptions    SUBSCRIBE ...; tracking: CLIENT TRACKING
+ *   changes          what others change in the table mesh        between the processes
  */
 #ifndef NARU_CACHE_PARTS_H
 #define NARU_CACHE_PARTS_H
@@ -17,6 +21,7 @@
 
 #include "naru/cache_server.h"
 #include "naru/resp.h"
+#include "naru/table_watch.h"
 
 #define NR_KIND_BYTES 0u
 #define NR_KIND_INTEGER 1u /* decimal text */
@@ -132,6 +137,8 @@ struct client {
     bool counted;
     bool replies_off, skip_next, ending;
     bool no_evict, no_touch;
+    bool held;              /* what it sent waits until the table has been copied */
+    uint64_t held_since_ns; /* 0: it does not wait */
 };
 
 static inline struct client *nr_client_of(struct nr_connection *c) { return nr_connection_state(c); }
@@ -149,6 +156,11 @@ uint64_t nr_client_id(const struct nr_cache_server *, const struct nr_connection
 struct client *nr_client_find(struct nr_cache_server *, uint64_t id);
 uint32_t nr_client_process(uint64_t id);
 void nr_client_kill(struct nr_cache_server *, struct client *);
+void nr_client_hold(struct nr_cache_server *, struct client *); /* it is heard again when the table is free */
+int nr_client_open(struct nr_connection *);
+ssize_t nr_client_bytes(struct nr_connection *, const uint8_t *bytes, size_t size);
+int nr_client_writable(struct nr_connection *);
+void nr_client_close(struct nr_connection *, int reason);
 
 /* ---- the server ---- */
 
@@ -193,6 +205,8 @@ struct script_alias {
 
 #define NR_COMMAND_BUCKETS 512u
 
+enum nr_retry { NR_RETRY_NOT, NR_RETRY_NOW, NR_RETRY_LATER };
+
 struct nr_cache_server {
     struct nr_cache_server_settings settings;
     struct nr_table *table;
@@ -217,6 +231,11 @@ struct nr_cache_server {
     struct nr_key *keys;
     uint32_t key_count_room;
     bool in_exec;
+    enum nr_retry retry;       /* of the command at work */
+    uint32_t held_clients;
+    nr_timer held_timer;
+    char *path, *next_path;    /* of the table's file; NULL: it is not followed */
+    uint64_t follow_again_ns;
     uint64_t *shard_mask, *lock_mask;
     uint64_t *blocked_until_ns; /* a shard: its lock's holder is stopped */
 
@@ -227,6 +246,9 @@ struct nr_cache_server {
     struct nr_reply pushes[2]; /* a message in RESP2, in RESP3 */
     struct topics channels, patterns, tracked, prefixes;
     uint32_t tracking_clients;
+    struct nr_table_watch *watch;    /* NULL: nobody here tracks */
+    nr_timer watch_timer;
+    bool looking;
     nr_timer expiry_timer;
     uint32_t expiry_bucket;
     uint8_t *changed;          /* keys to tell of: u32 size, bytes */
@@ -247,17 +269,28 @@ static inline struct nr_cache_server *nr_server_of(const struct nr_connection *c
     return nr_service_context(c->service);
 }
 
-/* Runs one command of known name; transactions, scripts use it too. */
-void nr_server_run(struct call *);
+void nr_server_handle(struct call *);
 int64_t nr_server_unix_ms(void);
 /* Unix time = the table's + this. */
 int64_t nr_server_clock_offset(struct nr_cache_server *);
 uint64_t nr_server_deadline(struct nr_cache_server *, const struct nr_key *);
-/* Replies what a table's error means; remembers a stopped shard. */
+uint64_t nr_server_deadline_of_all(const struct nr_cache_server *); /* of several shards */
+/* Replies what a table's error means; remembers a stopped shard. Or sets `retry`. */
 void nr_server_fail(struct call *, int error, const struct nr_key *);
 void nr_server_count(uint64_t *counter);
 uint8_t *nr_server_scratch(struct nr_cache_server *, size_t size); /* NULL: no memory */
 uint32_t nr_server_random(struct nr_cache_server *);
+int nr_server_allocate_for(struct nr_cache_server *, const struct nr_table *);
+void nr_server_follow(struct nr_cache_server *); /* the table has a successor: uses that from now on */
+void nr_commands_index(struct nr_cache_server *);
+void nr_parser_free(struct nr_resp *);
+/* For INFO: adds to a number that this process alone changes. */
+static inline void nr_line_add(_Atomic uint64_t *counter, uint64_t more)
+{
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+
+    atomic_store_explicit(counter, now + more, memory_order_relaxed);
+}
 
 /* ---- keys ---- */
 
@@ -319,6 +352,7 @@ void nr_topics_end(struct nr_cache_server *);
 void nr_topic_detach(struct topics *, struct topic *);
 void nr_topic_free(struct topic *);
 void nr_topics_free(struct topics *);
+void nr_topics_hash_again(struct nr_cache_server *); /* another table has another hash */
 /* The next behind `topic` (NULL: the first). */
 struct topic *nr_topic_after(const struct topics *, const struct topic *);
 static inline struct nr_bytes nr_topic_name(const struct topic *topic)
@@ -349,9 +383,18 @@ void nr_tracking_changed_everything(struct nr_cache_server *);
 void nr_tracking_flush(struct nr_cache_server *, struct client *writer);
 /* Tells the clients of this process. `writer`: its id, 0: another process's. */
 void nr_tracking_invalidate(struct nr_cache_server *, struct nr_bytes key, uint64_t writer);
+/* Tracked keys only: their hash is all that is known. */
+void nr_tracking_invalidate_hash(struct nr_cache_server *, uint64_t hash);
 void nr_tracking_invalidate_everything(struct nr_cache_server *, uint64_t writer);
 void nr_tracking_deliver(struct nr_cache_server *, uint64_t id, const struct nr_bytes *keys, uint32_t count);
 bool nr_tracking_wanted(const struct nr_cache_server *);
+
+/* ---- what others change ---- */
+
+void nr_changes_join(struct nr_cache_server *);  /* a table that is new to us */
+void nr_changes_leave(struct nr_cache_server *); /* the one before */
+int nr_changes_begin(struct nr_cache_server *);  /* somebody tracks: nothing is missed from now on */
+void nr_changes_end(struct nr_cache_server *);
 
 /* ---- mesh ---- */
 

@@ -3,7 +3,7 @@
  * Each process knows what its own clients have read. A process that changes a key tells the processes that
  * track anything (one bit each in the shared page: while nobody tracks, a write costs one look at it).
  * What expires is told by a timer, which goes through the tracked keys once a second. What local processes
- * change in the table itself is not seen here. */
+ * change in the table itself, changes.c sees. */
 #include "parts.h"
 
 #define KEYS_MOST 1000000u
@@ -196,6 +196,17 @@ static void invalidate_prefixes(struct nr_cache_server *server, struct nr_bytes 
     }
 }
 
+void nr_tracking_invalidate_hash(struct nr_cache_server *server, uint64_t hash)
+{
+    struct topics *tracked = &server->tracked;
+    struct topic *topic = tracked->buckets ? tracked->buckets[hash & tracked->mask] : NULL;
+
+    while (topic && topic->hash != hash)
+        topic = topic->next;
+    if (topic)
+        nr_tracking_invalidate(server, nr_topic_name(topic), 0);
+}
+
 void nr_tracking_invalidate(struct nr_cache_server *server, struct nr_bytes key, uint64_t writer)
 {
     nr_topics_begin(server);
@@ -310,13 +321,23 @@ static int on_tick(struct nr_engine *engine, nr_timer timer, uint64_t missed, vo
 
 /* ---- the commands ---- */
 
-static void begin(struct nr_cache_server *server)
+static int begin(struct nr_cache_server *server)
 {
+    uint64_t bit = UINT64_C(1) << server->settings.process;
+    int result = 0;
+
     if (server->tracking_clients++)
-        return;
-    atomic_fetch_or(&server->page->trackers, UINT64_C(1) << server->settings.process);
+        return 0;
+    atomic_fetch_or(&server->page->trackers, bit);
+    result = nr_changes_begin(server);
+    if (result < 0) {
+        server->tracking_clients--;
+        atomic_fetch_and(&server->page->trackers, ~bit);
+        return result;
+    }
     (void)nr_timer_start(nr_service_engine(server->service), nr_os_now_ns() + TICK_NS, TICK_NS, on_tick,
                          server, &server->expiry_timer);
+    return 0;
 }
 
 void nr_tracking_end(struct nr_cache_server *server, struct client *client)
@@ -338,6 +359,7 @@ void nr_tracking_end(struct nr_cache_server *server, struct client *client)
         return;
     atomic_fetch_and(&server->page->trackers, ~(UINT64_C(1) << server->settings.process));
     (void)nr_timer_cancel(nr_service_engine(server->service), server->expiry_timer);
+    nr_changes_end(server);
     if (server->telling)
         server->stale_topics = true;
     else
@@ -454,6 +476,7 @@ void nr_client_tracking(struct call *call)
     struct client *client = call->client;
     const char *why;
     struct wish wish;
+    int result;
 
     if (nr_bytes_are(call->arguments[2], "off")) {
         nr_tracking_end(call->server, client);
@@ -471,12 +494,18 @@ void nr_client_tracking(struct call *call)
         nr_reply_error(call->reply, "%s", why);
         return;
     }
-    if (!nr_client_extra(client) || !add_prefixes(call, &wish)) {
-        nr_server_fail(call, -ENOMEM, NULL);
+    result = nr_client_extra(client) ? 0 : -ENOMEM;
+    if (result == 0 && !(client->tracking & NR_TRACKING)) {
+        result = begin(call->server);
+        if (result == 0)
+            client->tracking = NR_TRACKING;
+    }
+    if (result == 0 && !add_prefixes(call, &wish))
+        result = -ENOMEM;
+    if (result < 0) {
+        nr_server_fail(call, result, NULL);
         return;
     }
-    if (!(client->tracking & NR_TRACKING))
-        begin(call->server);
     client->tracking = wish.mode;
     client->extra->redirect = wish.redirect;
     nr_reply_ok(call->reply);

@@ -53,6 +53,7 @@ enum nr_crashpoint {
     NR_AT_TABLE_RECOVERED = 32,    /* all is repaired, the mutex is not consistent */
     NR_AT_TABLE_EMPTYING = 33,     /* half of the slots are cleared */
     NR_AT_TABLE_CLAIM = 34,        /* a claim is written but for its pid */
+    NR_AT_TABLE_NOTED = 35,        /* a change is noted for who watches, and not made */
     NR_CRASHPOINTS
 };
 
