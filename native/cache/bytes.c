@@ -98,6 +98,7 @@ static int run_parsed(struct nr_cache_server *server, struct nr_connection *c,
         return -ENOMEM;
     if (is_stranger(server->arguments[0])) {
         nr_server_count(&server->statistics.strangers);
+        nr_client_refused(server, c, NR_REFUSED_HTTP);
         return -EPROTO;
     }
     call.arguments = server->arguments;
@@ -129,6 +130,7 @@ static ssize_t see_command(struct nr_cache_server *server, struct nr_connection 
         break;
     case NR_RESP_WRONG:
         nr_server_count(&server->statistics.protocol_errors);
+        nr_client_refused(server, c, NR_REFUSED_BYTES);
         nr_reply_error(&server->reply, "ERR %s", parser->error);
         client->ending = true;
         break;

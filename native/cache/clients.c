@@ -50,6 +50,7 @@ static int refuse(struct nr_cache_server *server, struct nr_connection *c)
     static const char text[] = "-ERR max number of clients reached\r\n";
 
     nr_server_count(&server->statistics.refused_clients);
+    nr_client_refused(server, c, NR_REFUSED_LIMIT);
     if (nr_connection_send(c, text, sizeof text - 1) == 0)
         nr_connection_close(c);
     return 0;

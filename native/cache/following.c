@@ -33,6 +33,13 @@ uint64_t nr_server_deadline_of_all(const struct nr_cache_server *server)
     return nr_table_copier(server->table) != 0 ? 0 : nr_os_now_ns() + server->settings.lock_wait_ns;
 }
 
+uint64_t nr_server_patience(const struct nr_cache_server *server)
+{
+    if (nr_table_copier(server->table) != 0)
+        return 0;
+    return nr_os_now_ns() + server->settings.lock_wait_ns * server->shards;
+}
+
 /* ---- clients that wait ---- */
 
 static int look_at_held(struct nr_engine *engine, nr_timer timer, uint64_t missed, void *data)

@@ -83,3 +83,10 @@ void nr_call_read(struct call *call, const struct nr_key *key, const struct nr_e
         nr_tracking_note(call->server, call->client, (struct nr_bytes){key->bytes, key->size},
                          entry ? entry->expires_ms : 0);
 }
+
+int nr_call_look(struct call *call, uint32_t index, struct nr_key *key, struct nr_entry *entry)
+{
+    *key = nr_call_key(call, index);
+    nr_call_read(call, key, NULL);
+    return nr_table_look(call->server->table, key, entry);
+}

@@ -4,12 +4,13 @@
  *   bytes, dispatch  the protocol: bytes -> commands -> replies
  *   clients          who is connected               server      what a process is made of
  *   following        the table's locks and errors, and its successor after a resize
+ *   refusals         who is refused, on standard error
  *   keys, command_names  what arguments mean
  *   table_of_commands  names, arity, keys; COMMAND
  *   commands_*       what the commands do, by subject
  *   topics           names with the clients that wait for news of them
  *   subscriptions    SUBSCRIBE ...; tracking: CLIENT TRACKING
- *   changes          what others change in the table mesh        between the processes
+ *   outside          what others change in the table           mesh: between the processes
  */
 #ifndef NARU_CACHE_PARTS_H
 #define NARU_CACHE_PARTS_H
@@ -157,6 +158,10 @@ struct client *nr_client_find(struct nr_cache_server *, uint64_t id);
 uint32_t nr_client_process(uint64_t id);
 void nr_client_kill(struct nr_cache_server *, struct client *);
 void nr_client_hold(struct nr_cache_server *, struct client *); /* it is heard again when the table is free */
+/* Says so on standard error, now and then. */
+enum nr_refusal { NR_REFUSED_LIMIT, NR_REFUSED_PASSWORD, NR_REFUSED_HTTP, NR_REFUSED_BYTES, NR_REFUSALS };
+void nr_client_refused(struct nr_cache_server *, const struct nr_connection *, enum nr_refusal);
+void nr_print_address(int fd, bool peer, char *text, size_t room);
 int nr_client_open(struct nr_connection *);
 ssize_t nr_client_bytes(struct nr_connection *, const uint8_t *bytes, size_t size);
 int nr_client_writable(struct nr_connection *);
@@ -203,6 +208,10 @@ struct script_alias {
     uint8_t script;
 };
 
+struct refusal { /* when the next one may be said, and how many were not */
+    uint64_t next_ns, unsaid;
+};
+
 #define NR_COMMAND_BUCKETS 512u
 
 enum nr_retry { NR_RETRY_NOT, NR_RETRY_NOW, NR_RETRY_LATER };
@@ -213,6 +222,7 @@ struct nr_cache_server {
     struct nr_service *service;
     struct server_page *page;
     struct process_line *line;
+    uint64_t page_number;      /* the same for all processes of this server, and for no other */
     char *password, *name, *cluster_host;
     uint16_t cluster_ports[NR_SERVERS_MOST];
     char node_ids[NR_SERVERS_MOST][41];
@@ -248,7 +258,7 @@ struct nr_cache_server {
     uint32_t tracking_clients;
     struct nr_table_watch *watch;    /* NULL: nobody here tracks */
     nr_timer watch_timer;
-    bool looking;
+    bool looking, all_is_new;
     nr_timer expiry_timer;
     uint32_t expiry_bucket;
     uint8_t *changed;          /* keys to tell of: u32 size, bytes */
@@ -261,6 +271,7 @@ struct nr_cache_server {
     struct inbox_part parts[NR_SERVERS_MOST];
     nr_source inbox_source;
     struct script_alias *scripts;
+    struct refusal refusals[NR_REFUSALS];
     struct nr_cache_server_statistics statistics;
 };
 
@@ -275,6 +286,7 @@ int64_t nr_server_unix_ms(void);
 int64_t nr_server_clock_offset(struct nr_cache_server *);
 uint64_t nr_server_deadline(struct nr_cache_server *, const struct nr_key *);
 uint64_t nr_server_deadline_of_all(const struct nr_cache_server *); /* of several shards */
+uint64_t nr_server_patience(const struct nr_cache_server *);        /* of one after the other */
 /* Replies what a table's error means; remembers a stopped shard. Or sets `retry`. */
 void nr_server_fail(struct call *, int error, const struct nr_key *);
 void nr_server_count(uint64_t *counter);
@@ -296,6 +308,8 @@ static inline void nr_line_add(_Atomic uint64_t *counter, uint64_t more)
 
 /* The key in the table, for an argument of this client's database. Of the next call's memory. */
 struct nr_key nr_call_key(struct call *, uint32_t index);
+/* The key of an argument, and what stands there, noted as read: 0, or the table's error. */
+int nr_call_look(struct call *, uint32_t index, struct nr_key *, struct nr_entry *);
 /* Several: stay until the next call of this. NULL: no memory (replied). */
 struct nr_key *nr_call_keys(struct call *, uint32_t first, uint32_t step, uint32_t count);
 struct nr_bytes nr_database_key(struct nr_cache_server *, uint8_t database, struct nr_bytes key);
@@ -373,6 +387,7 @@ void nr_subscriptions_tell_all(struct nr_cache_server *, uint32_t process);
 /* ---- tracking ---- */
 
 void nr_tracking_note(struct nr_cache_server *, struct client *, struct nr_bytes key, int64_t expires_ms);
+int nr_tracking_begin(struct nr_cache_server *); /* of one more client */
 void nr_tracking_end(struct nr_cache_server *, struct client *);
 void nr_client_tracking(struct call *);
 void nr_client_trackinginfo(struct call *);

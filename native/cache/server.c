@@ -1,5 +1,6 @@
 /* What a process of the server is made of, from its making to its end. */
 #include <stdio.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -115,12 +116,15 @@ static void name_nodes(struct nr_cache_server *server)
 /* Takes the place of one that may have been killed: its clients are gone. */
 static int open_page(struct nr_cache_server *server)
 {
+    struct stat status;
     void *mapped;
     int result = nr_os_map(NULL, NR_SERVER_PAGE_BYTES, server->settings.page, 0, &mapped);
 
     if (result < 0)
         return result;
     server->page = mapped;
+    if (fstat(server->settings.page, &status) == 0)
+        server->page_number = status.st_ino;
     server->line = &server->page->lines[server->settings.process];
     atomic_fetch_sub(&server->page->clients, atomic_exchange(&server->line->clients, 0));
     atomic_fetch_and(&server->page->trackers, ~(UINT64_C(1) << server->settings.process));

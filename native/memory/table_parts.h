@@ -71,7 +71,7 @@ static inline bool nr_slot_is_same(uint64_t a, uint64_t b) { return ((a ^ b) & ~
 
 struct nr_watcher {
     _Atomic uint64_t pid; /* 0: free */
-    _Atomic uint64_t started;
+    _Atomic uint64_t started, number;
 };
 
 struct nr_table_header {

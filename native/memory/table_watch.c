@@ -94,6 +94,8 @@ void nr_note_tag(struct nr_table *table)
 
 /* ---- watchers ---- */
 
+bool nr_table_is_watched(const struct nr_table *table) { return nr_is_watched(table); }
+
 static int lock_watchers(struct nr_table *table, uint64_t deadline_ns)
 {
     struct timespec until = {(time_t)(deadline_ns / 1000000000u), (long)(deadline_ns % 1000000000u)};
@@ -127,7 +129,8 @@ void nr_watchers_sweep(struct nr_table *table)
     pthread_mutex_unlock(&header->rebuilding);
 }
 
-int nr_table_watch_join(struct nr_table *table, uint32_t owner_pid, uint64_t deadline_ns)
+int nr_table_watch_join(struct nr_table *table, uint32_t owner_pid, uint64_t number,
+                        uint64_t deadline_ns)
 {
     struct nr_watcher *watchers = table->header->watchers;
     uint32_t found = NR_WATCHERS;
@@ -144,10 +147,12 @@ int nr_table_watch_join(struct nr_table *table, uint32_t owner_pid, uint64_t dea
         if (nr_get(watchers[i].pid) == 0)
             found = i;
     for (uint32_t i = 0; i < NR_WATCHERS; i++)
-        if (nr_get(watchers[i].pid) == owner_pid && nr_get(watchers[i].started) == started)
+        if (nr_get(watchers[i].pid) == owner_pid && nr_get(watchers[i].started) == started &&
+            nr_get(watchers[i].number) == number)
             found = i;
     if (found < NR_WATCHERS) {
         nr_put(watchers[found].started, started);
+        nr_put(watchers[found].number, number);
         nr_put(watchers[found].pid, owner_pid);
         table->watcher = found + 1;
     }

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cache_servers import PATIENCE_S, serving, tcp_port
+from cache_servers import serving, tcp_port, until
 
 from naru.cache.serving import CacheServer
 
@@ -36,14 +35,6 @@ def server(tmp_path: Path) -> Iterator[CacheServer]:
 @pytest.fixture
 def url(server: CacheServer) -> str:
     return f"redis://127.0.0.1:{tcp_port(server)}"
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    until_s = time.monotonic() + PATIENCE_S
-    while not (found := holds()):
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
-    return found
 
 
 @pytest.mark.parametrize("package", ["redis", "valkey"])

@@ -45,6 +45,7 @@ struct nr_cache_server_settings {
 struct nr_cache_server_statistics {
     uint64_t commands, errors, hits, misses;
     uint64_t refused_clients, protocol_errors, strangers; /* above the limit; HTTP and the like */
+    uint64_t wrong_passwords;
     uint64_t published, invalidations, mesh_sent, mesh_received, mesh_dropped;
     uint64_t lock_timeouts;
 };

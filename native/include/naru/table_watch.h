@@ -12,7 +12,8 @@
  * Order         a change is noted, made, and then counted as made, all under the shard's mutex: who dies in
  *               between leaves a note that is given again and again until the next owner of the mutex has
  *               repaired the shard. Watchers see to that themselves (try the lock).
- * Watchers      up to 63, each a number of processes with one owner (pid and start time). A dead one's
+ * Watchers      up to 63, each a number of processes with one owner (pid, start time, and a number of its
+ *               choice). A dead one's
  *               place is taken back by whoever opens the table next. What a watcher's own processes change is
  *               not given to it, but for what they forget (eviction): they know themselves.
  * Trust         as for the table: forged notes cost invalidations, never an access beyond the mapping. */
@@ -34,14 +35,15 @@ struct nr_table_news {
     bool forgotten;      /* for want of room: its value has not changed */
 };
 
-/* Makes this process one of the watcher that `owner_pid` owns: what it changes from now on is not given to
- * that watcher. -ENOSPC: there are 63. */
-int nr_table_watch_join(struct nr_table *, uint32_t owner_pid, uint64_t deadline_ns);
+/* Makes this process one of the watcher that `owner_pid` calls `number`: what it changes from now on is not
+ * given to that watcher. -ENOSPC: there are 63. */
+int nr_table_watch_join(struct nr_table *, uint32_t owner_pid, uint64_t number, uint64_t deadline_ns);
 /* Of a process that has joined. From its return on, no change is missed: it has waited for each shard's
  * mutex once. */
 int nr_table_watch_begin(struct nr_table *, uint64_t deadline_ns, struct nr_table_watch **);
 /* `last`: no other process of this watcher has begun; writers are not to take the trouble any more. */
 void nr_table_watch_end(struct nr_table_watch *, bool last);
+bool nr_table_is_watched(const struct nr_table *); /* by a living watcher, or one that died since */
 /* All that changed since: returns how many were told. */
 uint32_t nr_table_watch_look(struct nr_table_watch *, void (*tell)(void *context, const struct nr_table_news *),
                        void *context);

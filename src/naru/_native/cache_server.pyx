@@ -46,7 +46,7 @@ cdef extern from "naru/cache_server.h" nogil:
         uint64_t output_limit_bytes
     cdef struct nr_cache_server_statistics:
         uint64_t commands, errors, hits, misses
-        uint64_t refused_clients, protocol_errors, strangers
+        uint64_t refused_clients, protocol_errors, strangers, wrong_passwords
         uint64_t published, invalidations, mesh_sent, mesh_received, mesh_dropped
         uint64_t lock_timeouts
     int nr_cache_server_create(const nr_cache_server_settings *, nr_cache_server **)

@@ -17,12 +17,12 @@ static void tell(void *context, const struct nr_table_news *news)
 
     if (server->tracking_clients == 0)
         return; /* the last one was cut for what it did not read */
-    if (news->everything)
-        nr_tracking_invalidate_everything(server, 0);
+    if (news->everything || server->all_is_new)
+        server->all_is_new = true; /* said once, by look() */
     else if (news->key)
         nr_tracking_invalidate(server, (struct nr_bytes){news->key, news->size}, 0);
     else if (server->prefixes.count && !news->forgotten)
-        nr_tracking_invalidate_everything(server, 0); /* who knows whether it has a prefix */
+        server->all_is_new = true; /* who knows which prefix it has */
     else
         nr_tracking_invalidate_hash(server, news->hash);
 }
@@ -39,10 +39,13 @@ static int look(struct nr_engine *engine, nr_timer timer, uint64_t missed, void 
     if (!server->watch) { /* of a new generation, where a lock was held */
         if (nr_table_watch_begin(server->table, 0, &server->watch) < 0)
             return 0;
-        nr_tracking_invalidate_everything(server, 0);
+        server->all_is_new = true;
     }
     server->looking = true; /* clients may end meanwhile, but the watch does not */
     (void)nr_table_watch_look(server->watch, tell, server);
+    if (server->all_is_new)
+        nr_tracking_invalidate_everything(server, 0);
+    server->all_is_new = false;
     server->looking = false;
     if (server->tracking_clients == 0)
         nr_changes_end(server);
@@ -51,15 +54,13 @@ static int look(struct nr_engine *engine, nr_timer timer, uint64_t missed, void 
 
 /* ---- beginning and ending ---- */
 
-/* Its processes are one watcher, named by their parent. */
-static uint32_t owner_pid(const struct nr_cache_server *server)
-{
-    return (uint32_t)(server->settings.inbox >= 0 ? getppid() : getpid());
-}
-
+/* Its processes are one watcher, named by their parent and the page that they share. */
 static int join(struct nr_cache_server *server)
 {
-    return nr_table_watch_join(server->table, owner_pid(server), nr_server_deadline_of_all(server));
+    uint32_t owner = (uint32_t)(server->settings.inbox >= 0 ? getppid() : getpid());
+
+    return nr_table_watch_join(server->table, owner, server->page_number,
+                               nr_server_deadline_of_all(server));
 }
 
 void nr_changes_join(struct nr_cache_server *server)
