@@ -130,7 +130,8 @@ static enum nr_resp_result begin_bulk(struct nr_resp *resp, const struct nr_resp
     if (first != '$') {
         char text[32];
 
-        snprintf(text, sizeof text, "expected '$', got '%c'", isprint(first) ? first : '?');
+        snprintf(text, sizeof text, "expected '$', got '%c'",
+                 first == '\r' || first == '\n' ? ' ' : first ? first : '?');
         return wrong(resp, text);
     }
     if (!is_number || number < 0 || (uint64_t)number > limits->bulk_bytes_most)
@@ -209,6 +210,9 @@ static bool take_quoted(const uint8_t *text, size_t size, size_t *at, uint8_t **
     return false;
 }
 
+/* Between words is all white space, but only these end one: as Redis. */
+static bool ends_word(uint8_t c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t' || c == 0; }
+
 /* As Redis: quotes may begin within a word, and a NUL ends the line. */
 static enum nr_resp_result split_words(struct nr_resp *resp, const uint8_t *text, size_t size)
 {
@@ -222,7 +226,7 @@ static enum nr_resp_result split_words(struct nr_resp *resp, const uint8_t *text
             at++;
         if (at == size || !text[at])
             return resp->count ? NR_RESP_COMMAND : NR_RESP_NOTHING;
-        while (at < size && text[at] && !isspace(text[at])) {
+        while (at < size && !ends_word(text[at])) {
             if (text[at] == '"' || text[at] == '\'') {
                 if (!take_quoted(text, size, &at, &into))
                     return wrong(resp, "unbalanced quotes in request");

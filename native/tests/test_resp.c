@@ -28,6 +28,8 @@ static void broken_input_gets_the_text_of_redis(void)
         {"*1\r\n$629145600\r\n", "Protocol error: invalid bulk length"},
         {"*1\r\n$blabla\r\n", "Protocol error: invalid bulk length"},
         {"*1\r\nfoo\r\n", "Protocol error: expected '$', got 'f'"},
+        {"*1\r\n\r\n\r\n", "Protocol error: expected '$', got ' '"},
+        {"*1\r\n\xff\r\n", "Protocol error: expected '$', got '\xff'"},
         {"*2\r\n$3\r\nGET\r\n:1\r\n", "Protocol error: expected '$', got ':'"},
         {"SET k \"abc\r\n", "Protocol error: unbalanced quotes in request"},
         {"SET k 'abc\n", "Protocol error: unbalanced quotes in request"},
@@ -69,6 +71,7 @@ static void what_is_nothing_is_skipped(void)
     CHECK(parse(&resp, "*-10\r\nPING\r\n") == NR_RESP_NOTHING && resp.position == 6);
     CHECK(parse(&resp, "*0\r\n") == NR_RESP_NOTHING && resp.position == 4);
     CHECK(parse(&resp, "   \r\n") == NR_RESP_NOTHING && resp.position == 5);
+    CHECK(parse(&resp, "\v ge\vt\fb c\r\n") == NR_RESP_COMMAND && resp.count == 2);
     nr_resp_free(&resp);
 }
 

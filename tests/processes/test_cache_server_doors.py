@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from cache_servers import PATIENCE_S, Resp, serving, tcp_port
 from commands import environment, naru, running
 
 from naru.cache.serving import CacheServer
-from naru.errors import NotPermittedError
+from naru.errors import NotPermittedError, UnsupportedError
 
 pytestmark = pytest.mark.watchdog(seconds=60)
 
@@ -113,3 +114,21 @@ def test_one_line_for_many_strangers(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert 1 <= sum("it speaks HTTP" in one for one in said) < 10
     assert sum("no Redis protocol" in one for one in said) == 1
     assert sum("as many clients as it takes" in one for one in said) == 1
+
+
+def test_a_list_of_users_is_not_ignored(tmp_path: Path) -> None:
+    server = CacheServer(
+        f"{tmp_path}/c", bind=[f"unix://{tmp_path}/s?allow_uids=5"], size_bytes=2 << 20
+    )
+    with pytest.raises(UnsupportedError, match="does not look who connects"):
+        server.start()
+
+
+def test_many_may_wait_to_be_accepted(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, contextlib.ExitStack() as stack:
+        os.kill(server.pids[0], signal.SIGSTOP)
+        try:
+            waiting = [stack.enter_context(Resp(f"{tmp_path}/server.sock")) for _ in range(400)]
+        finally:
+            os.kill(server.pids[0], signal.SIGCONT)
+        assert {client.call("PING") for client in waiting} == {"PONG"}

@@ -37,6 +37,8 @@ __all__ = ["CacheServer"]
 
 READY_S = 30.0
 """For a process to be ready: it imports Python modules, perhaps on a busy machine."""
+BACKLOG = 511
+"""Clients that may wait to be accepted, as Redis: many come at once when a process was started again."""
 WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -161,7 +163,15 @@ class CacheServer:
         self, address: Address, reuse_port: bool = False
     ) -> tuple[socket.socket, Address, Callable[[], object]]:
         assert self._shared is not None
+        if "allow_uids" in address.options:
+            raise UnsupportedError(
+                f"{address}: a cache server does not look who connects: ?mode= of the socket and the "
+                "rights of its directory say who may, or a password",
+                operation="cache.serve", address=address,
+            )  # fmt: skip
         sock, real, close_name = listening_socket(address, reuse_port=reuse_port)
+        if "backlog" not in address.options:
+            sock.listen(BACKLOG)
         self._shared.listeners.append(sock)
         self._shared.closers.append(close_name)
         return sock, real, close_name
