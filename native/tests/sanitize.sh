@@ -105,6 +105,7 @@ run 0 test_table
 run 0 test_table_claims
 run 0 test_table_model 5000
 run 0 test_table_threads 20000
+run 0 test_table_watch
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

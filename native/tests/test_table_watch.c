@@ -1,5 +1,6 @@
 /* Who watches a table is told of every change that another process makes, also of one that its maker did not
  * live to finish. */
+#include <pthread.h>
 #include <sys/wait.h>
 
 #include "naru/crashpoint.h"
@@ -237,6 +238,81 @@ static void a_dead_watcher_is_forgotten(void)
     nr_os_close(fd);
 }
 
+/* ---- a cache in front of it, while others write ---- */
+
+#define HOT 50u
+#define WRITINGS 60000u
+
+struct near {
+    struct nr_table *table;
+    bool held[HOT];
+    uint64_t copy[HOT];
+};
+
+static void drop(void *context, const struct nr_table_news *news)
+{
+    struct near *near = context;
+    uint32_t number;
+
+    if (news->everything || !news->key) {
+        memset(near->held, 0, sizeof near->held);
+        return;
+    }
+    REQUIRE(news->size == sizeof number);
+    memcpy(&number, news->key, sizeof number);
+    near->held[number] = false;
+}
+
+static uint64_t value_of(struct nr_table *table, uint32_t number)
+{
+    struct nr_key key = nr_table_key(table, &number, sizeof number);
+    struct nr_entry entry;
+    uint64_t value = 0;
+
+    return nr_table_get(table, &key, &value, sizeof value, &entry) == 0 ? value : 0;
+}
+
+static void *write_many(void *data)
+{
+    struct nr_table *table = data;
+    uint64_t dice = 7;
+
+    for (uint64_t i = 1; i <= WRITINGS; i++) {
+        uint32_t number = (uint32_t)(tables_random(&dice) % HOT);
+        struct nr_key key = nr_table_key(table, &number, sizeof number);
+
+        if (i % 50 == 0)
+            (void)nr_table_delete(table, &key, NR_FOREVER);
+        else
+            REQUIRE(tables_set(table, &key, &i, sizeof i) == 0);
+    }
+    return NULL;
+}
+
+static void a_near_copy_is_never_old_in_the_end(void)
+{
+    struct pair pair = open_pair(4u << 20, 2);
+    struct near near = {.table = pair.watcher};
+    pthread_t writers[2];
+
+    for (int i = 0; i < 2; i++)
+        REQUIRE(pthread_create(&writers[i], NULL, write_many, pair.writer) == 0);
+    for (int round = 0; round < 2000; round++) {
+        for (uint32_t i = 0; i < HOT; i++)
+            if (!near.held[i]) {
+                near.held[i] = true; /* before it is read: what comes from now on is told */
+                near.copy[i] = value_of(near.table, i);
+            }
+        (void)nr_table_watch_look(pair.watch, drop, &near);
+    }
+    for (int i = 0; i < 2; i++)
+        REQUIRE(pthread_join(writers[i], NULL) == 0);
+    (void)nr_table_watch_look(pair.watch, drop, &near);
+    for (uint32_t i = 0; i < HOT; i++)
+        CHECK(!near.held[i] || near.copy[i] == value_of(near.table, i));
+    close_pair(&pair);
+}
+
 int main(void)
 {
     RUN(each_change_is_told_once);
@@ -246,5 +322,6 @@ int main(void)
     RUN(nothing_is_noted_for_nobody);
     RUN(an_unfinished_change_is_told_until_it_is_settled);
     RUN(a_dead_watcher_is_forgotten);
+    RUN(a_near_copy_is_never_old_in_the_end);
     return check_finish();
 }
