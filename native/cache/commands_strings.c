@@ -155,14 +155,15 @@ bool nr_call_expiry(struct call *call, int64_t amount, int64_t unit_ms, bool abs
     int64_t now = (int64_t)nr_table_now_ms(table_of(call));
     int64_t base = absolute ? -nr_server_clock_offset(call->server) : now, most = INT64_MAX / unit_ms;
 
-    if (amount > most || amount < -most || (!absolute && amount * unit_ms > INT64_MAX - base - now) ||
-        (amount < 0 && amount * unit_ms < INT64_MIN / 2)) {
+    if (amount > most || amount < INT64_MIN / unit_ms ||
+        (!absolute && amount * unit_ms > INT64_MAX - base - now)) {
         nr_reply_error(call->reply, "ERR invalid expire time in '%s' command", call->command->name);
         return false;
     }
-    *expires_ms = base + amount * unit_ms;
+    /* 0 would be never; 1 is past */
+    *expires_ms = amount * unit_ms < -INT64_MAX / 2 ? 1 : base + amount * unit_ms;
     if (*expires_ms < 1)
-        *expires_ms = 1; /* 0 would be never; 1 is past */
+        *expires_ms = 1;
     return true;
 }
 

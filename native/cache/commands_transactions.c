@@ -83,6 +83,7 @@ static void forget_watched(struct transaction *transaction)
         free(watched);
     }
     transaction->watched_count = 0;
+    transaction->outdated = false;
 }
 
 void nr_transaction_free(struct client *client)
@@ -237,8 +238,17 @@ static void collect_shards(struct call *call, const struct transaction *transact
         server->shard_mask[server->shards / 64] &= (UINT64_C(1) << server->shards % 64) - 1;
 }
 
+void nr_transactions_outdate(struct nr_cache_server *server)
+{
+    for (struct client *client = server->clients; client; client = client->next)
+        if (client->transaction && client->transaction->watched)
+            client->transaction->outdated = true;
+}
+
 static bool is_unchanged(struct call *call, const struct transaction *transaction)
 {
+    if (transaction->outdated)
+        return false; /* versions are counted by table: the same number may be another value's */
     for (const struct watched *w = transaction->watched; w; w = w->next) {
         struct nr_key key = nr_table_key(table_of(call), w->key, w->size);
         int64_t expires_ms;

@@ -225,6 +225,7 @@ int nr_cache_server_change_table(struct nr_cache_server *server, struct nr_table
     nr_changes_leave(server);
     server->table = table;
     nr_topics_hash_again(server);
+    nr_transactions_outdate(server);
     nr_changes_join(server);
     nr_table_close(old);
     return 0;

@@ -121,6 +121,7 @@ struct transaction {
     uint32_t count, watched_count;
     size_t bytes;       /* of what is queued */
     bool begun, failed; /* MULTI came; a command was refused */
+    bool outdated;      /* the watched versions are of another table */
     struct watched *watched;
 };
 
@@ -443,6 +444,7 @@ bool nr_cluster_admits(struct call *);
 void nr_transaction_queue(struct call *);
 void nr_transaction_refuse(struct client *);
 void nr_transaction_free(struct client *);
+void nr_transactions_outdate(struct nr_cache_server *); /* the table is another one */
 
 /* Of the shards of these keys, in order; within EXEC they are held already. False: replied why not. */
 bool nr_call_lock(struct call *, const struct nr_key *, uint32_t count);

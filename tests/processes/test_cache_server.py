@@ -56,6 +56,11 @@ def test_expiry(client: Resp) -> None:
     assert client.call("EXPIRETIME", "k") == at
     assert client.call("PEXPIREAT", "k", at * 1000 + 123) == 1
     assert client.call("PEXPIRETIME", "k") == at * 1000 + 123
+    for command in ("PEXPIREAT", "PEXPIRE"):  # long past: it is deleted
+        assert client.call("SET", "past", "v") == "OK"
+        assert client.call(command, "past", -(1 << 63)) == 1
+        assert client.call("EXISTS", "past") == 0
+    assert client.ask("EXPIRE", "k", -(1 << 63)).startswith("ERR invalid expire time")
     assert client.call("PEXPIRE", "k", 1) == 1
     until(lambda: client.call("EXISTS", "k") == 0)
     assert client.call("TTL", "k") == -2

@@ -342,6 +342,20 @@ def test_after_a_resize_cached_copies_are_told(cache: Cache, client: Resp) -> No
     assert pushed(client) == [b"k"]
 
 
+def test_what_was_watched_before_a_resize_has_changed(cache: Cache, client: Resp) -> None:
+    """Versions are counted by generation: the same number may be another value's."""
+    cache.set("k", b"v")
+    client.call("WATCH", "k")
+    cache.resize(40 << 20)
+    client.call("MULTI")
+    client.call("SET", "other", "v")
+    assert client.call("EXEC") is None
+    client.call("WATCH", "k")
+    client.call("MULTI")
+    client.call("SET", "other", "v")
+    assert client.call("EXEC") == ["OK"]
+
+
 def test_a_snapshot_of_another_cache(
     server: CacheServer, cache: Cache, client: Resp, tmp_path: Path
 ) -> None:
