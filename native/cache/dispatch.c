@@ -129,10 +129,13 @@ static void run(struct call *call)
         call->reply->size = before;
         run_once(call);
     }
-    if (call->server->retry == NR_RETRY_LATER)
+    if (call->server->retry == NR_RETRY_LATER) {
         call->reply->size = before;
-    else
-        call->client->held_since_ns = 0;
+        return;
+    }
+    call->client->held_since_ns = 0;
+    if (call->server->retry == NR_RETRY_NOW && call->command->run == nr_run_exec)
+        nr_transaction_free(call->client); /* it has been answered: the successor is not to be had */
 }
 
 void nr_server_handle(struct call *call)

@@ -184,6 +184,8 @@ void nr_cache_server_destroy(struct nr_cache_server *server)
     if (!server)
         return;
     nr_mesh_close(server);
+    if (server->held_timer)
+        (void)nr_timer_cancel(nr_service_engine(server->service), server->held_timer);
     nr_changes_leave(server);
     if (server->page)
         (void)nr_os_unmap(server->page, NR_SERVER_PAGE_BYTES);
