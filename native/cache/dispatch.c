@@ -113,6 +113,7 @@ static void run_once(struct call *call)
     struct nr_cache_server *server = call->server;
 
     server->retry = NR_RETRY_NOT;
+    server->only_tried = false;
     if (nr_table_successor(server->table) != 0)
         nr_server_follow(server);
     call->command->run(call);

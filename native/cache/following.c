@@ -17,27 +17,34 @@
 
 /* ---- locks ---- */
 
+/* Somebody copies it: one try, and then the client waits, not the process. */
+static bool only_tries(struct nr_cache_server *server)
+{
+    server->only_tried = nr_table_copier(server->table) != 0;
+    return server->only_tried;
+}
+
 uint64_t nr_server_deadline(struct nr_cache_server *server, const struct nr_key *key)
 {
     uint64_t now = nr_os_coarse_now_ns();
     uint64_t blocked = server->blocked_until_ns[nr_table_shard_of(server->table, key)];
 
-    if (nr_table_copier(server->table) != 0)
+    if (only_tries(server))
         return 0;
     /* Its holder was stopped a moment ago: one look, so that the other clients are served. */
     return blocked > now ? now : now + server->settings.lock_wait_ns;
 }
 
-uint64_t nr_server_deadline_of_all(const struct nr_cache_server *server)
+uint64_t nr_server_deadline_of_all(struct nr_cache_server *server)
 {
-    return nr_table_copier(server->table) != 0 ? 0 : nr_os_now_ns() + server->settings.lock_wait_ns;
+    return only_tries(server) ? 0 : nr_os_now_ns() + server->settings.lock_wait_ns;
 }
 
-uint64_t nr_server_patience(const struct nr_cache_server *server)
+uint64_t nr_server_patience(struct nr_cache_server *server)
 {
-    if (nr_table_copier(server->table) != 0)
-        return 0;
-    return nr_os_now_ns() + server->settings.lock_wait_ns * server->shards;
+    return only_tries(server)
+               ? 0
+               : nr_os_now_ns() + server->settings.lock_wait_ns * server->shards;
 }
 
 /* ---- clients that wait ---- */
@@ -93,7 +100,9 @@ static bool may_wait(const struct call *call)
     struct client *client = call->client;
     uint64_t now = nr_os_coarse_now_ns();
 
-    if (call->server->in_exec || !nr_table_is_copied(call->server->table))
+    /* It may be over since the lock was tried. */
+    if (call->server->in_exec ||
+        (!nr_table_is_copied(call->server->table) && !call->server->only_tried))
         return false;
     if (client->held_since_ns == 0)
         client->held_since_ns = now;
@@ -108,6 +117,10 @@ void nr_server_fail(struct call *call, int error, const struct nr_key *key)
 
     switch (error) {
     case -ETIMEDOUT:
+        if (nr_table_successor(server->table) != 0) {
+            nr_server_fail(call, -ESTALE, key);
+            return;
+        }
         if (may_wait(call)) {
             server->retry = NR_RETRY_LATER;
             return;

@@ -243,6 +243,7 @@ struct nr_cache_server {
     uint32_t key_count_room;
     bool in_exec;
     enum nr_retry retry;       /* of the command at work */
+    bool only_tried;           /* it did not wait for a lock, because the table was being copied */
     uint32_t held_clients;
     nr_timer held_timer;
     char *path, *next_path;    /* of the table's file; NULL: it is not followed */
@@ -286,8 +287,8 @@ int64_t nr_server_unix_ms(void);
 /* Unix time = the table's + this. */
 int64_t nr_server_clock_offset(struct nr_cache_server *);
 uint64_t nr_server_deadline(struct nr_cache_server *, const struct nr_key *);
-uint64_t nr_server_deadline_of_all(const struct nr_cache_server *); /* of several shards */
-uint64_t nr_server_patience(const struct nr_cache_server *);        /* of one after the other */
+uint64_t nr_server_deadline_of_all(struct nr_cache_server *); /* of several shards */
+uint64_t nr_server_patience(struct nr_cache_server *);        /* of one after the other */
 /* Replies what a table's error means; remembers a stopped shard. Or sets `retry`. */
 void nr_server_fail(struct call *, int error, const struct nr_key *);
 void nr_server_count(uint64_t *counter);

@@ -340,7 +340,12 @@ bool nr_table_is_copied(const struct nr_table *table)
 {
     uint64_t pid = nr_get(table->header->copier), started;
 
-    return pid != 0 && nr_os_process_started((uint32_t)pid, &started) != -ESRCH;
+    if (pid == 0)
+        return false;
+    if (nr_os_process_started((uint32_t)pid, &started) != -ESRCH)
+        return true;
+    (void)atomic_compare_exchange_strong(&table->header->copier, &pid, 0); /* it died */
+    return false;
 }
 
 /* ---- tags ---- */
