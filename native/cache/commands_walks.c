@@ -51,10 +51,17 @@ static bool is_alive(const struct walk *walk)
     return !walk->entry.expires_ms || walk->entry.expires_ms > walk->now_ms;
 }
 
+/* In a cluster each process shows its own share, so that a client who asks all of them sees each key once. */
+static bool is_ours(const struct nr_cache_server *server, struct nr_bytes key)
+{
+    return !server->cluster_host || nr_slot_owner(server, nr_slot_of(key)) == server->settings.process;
+}
+
 /* Of the client's database, and alive; `key` is then as the client knows it. */
 static bool is_visible(struct walk *walk)
 {
-    return is_alive(walk) && nr_database_owns(walk->call->client->database, &walk->key);
+    return is_alive(walk) && nr_database_owns(walk->call->client->database, &walk->key) &&
+           is_ours(walk->call->server, walk->key);
 }
 
 void nr_run_keys(struct call *call)
@@ -81,7 +88,9 @@ void nr_run_dbsize(struct call *call)
 
     if (nr_table_read_statistics(table_of(call), -1, &statistics) >= 0 &&
         statistics.entries > COUNTED_MOST) {
-        nr_reply_integer(call->reply, (int64_t)statistics.entries); /* of all databases */
+        uint32_t shares = call->server->cluster_host ? call->server->settings.processes : 1;
+
+        nr_reply_integer(call->reply, (int64_t)(statistics.entries / shares)); /* of all databases */
         return;
     }
     if (!begin_walk(&walk, call))

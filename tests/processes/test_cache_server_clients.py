@@ -201,7 +201,12 @@ def test_cluster_client(tmp_path: Path) -> None:
             assert len(client.get_primaries()) == 3
             assert client.mset({"{u}a": 1, "{u}b": 2})
             assert client.mget("{u}a", "{u}b") == [b"1", b"2"]
-            assert len(set(client.scan_iter("key:*"))) == 100
+            names = sorted(b"key:%d" % i for i in range(100))
+            assert sorted(client.scan_iter("key:*")) == names  # each once, of its own process
+            assert sorted(client.keys("key:*", target_nodes=redis.RedisCluster.PRIMARIES)) == names
+            assert client.dbsize() == 102
+            assert client.flushall()
+            assert client.dbsize() == 0
         finally:
             client.close()
 
