@@ -203,10 +203,14 @@ def test_cluster_client(tmp_path: Path) -> None:
             assert client.mget("{u}a", "{u}b") == [b"1", b"2"]
             names = sorted(b"key:%d" % i for i in range(100))
             assert sorted(client.scan_iter("key:*")) == names  # each once, of its own process
-            assert sorted(client.keys("key:*", target_nodes=redis.RedisCluster.PRIMARIES)) == names
-            assert client.dbsize() == 102
-            assert client.flushall()
-            assert client.dbsize() == 0
+            nodes = client.get_primaries()
+            assert (
+                sorted(key for node in nodes for key in client.keys("key:*", target_nodes=node))
+                == names
+            )
+            assert sum(client.dbsize(target_nodes=node) for node in nodes) == 102
+            assert client.flushall(target_nodes=nodes[0])  # the processes have the same data
+            assert sum(client.dbsize(target_nodes=node) for node in nodes) == 0
         finally:
             client.close()
 
