@@ -1,8 +1,5 @@
 /* HELLO, AUTH, CLIENT and the like: this connection and the others. */
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdio.h>
-#include <sys/un.h>
 
 #include "parts.h"
 
@@ -29,6 +26,8 @@ static bool authenticate(struct call *call, struct nr_bytes user, struct nr_byte
         call->client->admitted = true;
         return true;
     }
+    nr_server_count(&call->server->statistics.wrong_passwords);
+    nr_client_refused(call->server, call->connection, NR_REFUSED_PASSWORD);
     nr_reply_error(call->reply, "WRONGPASS invalid username-password pair or user is disabled.");
     return false;
 }
@@ -212,28 +211,6 @@ void nr_run_quit(struct call *call)
 
 /* ---- CLIENT ---- */
 
-static void print_address(int fd, bool peer, char *text, size_t room)
-{
-    struct sockaddr_storage address;
-    socklen_t size = sizeof address;
-    char host[INET6_ADDRSTRLEN] = "";
-    int result = peer ? getpeername(fd, (struct sockaddr *)&address, &size)
-                      : getsockname(fd, (struct sockaddr *)&address, &size);
-
-    if (result == 0 && address.ss_family == AF_INET) {
-        struct sockaddr_in *in = (struct sockaddr_in *)&address;
-
-        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
-        snprintf(text, room, "%s:%u", host, ntohs(in->sin_port));
-    } else if (result == 0 && address.ss_family == AF_INET6) {
-        struct sockaddr_in6 *in = (struct sockaddr_in6 *)&address;
-
-        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
-        snprintf(text, room, "[%s]:%u", host, ntohs(in->sin6_port));
-    } else
-        snprintf(text, room, "unix:0");
-}
-
 static const char *text_of(struct nr_bytes text) { return text.bytes ? (const char *)text.bytes : ""; }
 
 static int print_client(const struct client *client, char *text, size_t room)
@@ -244,8 +221,8 @@ static int print_client(const struct client *client, char *text, size_t room)
     char address[128], here[128], flags[8];
     size_t flag = 0;
 
-    print_address(client->connection->fd, true, address, sizeof address);
-    print_address(client->connection->fd, false, here, sizeof here);
+    nr_print_address(client->connection->fd, true, address, sizeof address);
+    nr_print_address(client->connection->fd, false, here, sizeof here);
     if (nr_client_is_subscribed(client))
         flags[flag++] = 'P';
     if (nr_client_in_multi(client))
@@ -394,7 +371,7 @@ static int64_t kill_by_address(struct call *call, struct nr_bytes address, bool 
         next = client->next;
         if (client->connection->phase != NR_CONNECTED || (skip_me && client == call->client))
             continue;
-        print_address(client->connection->fd, true, text, sizeof text);
+        nr_print_address(client->connection->fd, true, text, sizeof text);
         if (strlen(text) != address.size || memcmp(text, address.bytes, address.size) != 0)
             continue;
         nr_client_kill(call->server, client);

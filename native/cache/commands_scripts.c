@@ -168,12 +168,16 @@ static void increment_expiring(struct call *call)
 
     if (!nr_call_integer(call, 5, &ms) || !nr_call_expiry(call, ms, 1, false, &expires_ms))
         return;
-    call_incrby(call);
-    if (call->reply->failed || call->reply->size != before + 4 ||
-        memcmp(call->reply->bytes + before, ":1\r\n", 4) != 0)
-        return;
     key = key_of(call);
-    (void)nr_table_touch(table_of(call), &key, expires_ms, nr_server_deadline(call->server, &key));
+    if (!nr_call_lock(call, &key, 1))
+        return;
+    call_incrby(call);
+    if (!call->reply->failed && call->reply->size == before + 4 &&
+        memcmp(call->reply->bytes + before, ":1\r\n", 4) == 0) {
+        key = key_of(call);
+        (void)nr_table_touch(table_of(call), &key, expires_ms, nr_server_deadline(call->server, &key));
+    }
+    nr_call_unlock(call);
 }
 
 /* ---- which is which ---- */

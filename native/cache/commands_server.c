@@ -110,6 +110,9 @@ static void say_stats(struct call *call, struct nr_reply *text)
     say(text, "keyspace_hits:%llu", (unsigned long long)sums.hits);
     say(text, "keyspace_misses:%llu", (unsigned long long)sums.misses);
     say(text, "rejected_connections:%llu", (unsigned long long)server->statistics.refused_clients);
+    say(text, "rejected_http:%llu", (unsigned long long)server->statistics.strangers);
+    say(text, "acl_access_denied_auth:%llu", (unsigned long long)server->statistics.wrong_passwords);
+    say(text, "protocol_errors:%llu", (unsigned long long)server->statistics.protocol_errors);
     say(text, "expired_keys:%llu", (unsigned long long)found.expired);
     say(text, "evicted_keys:%llu", (unsigned long long)found.evicted);
     say(text, "pubsub_channels:%u", server->channels.count);

@@ -1,8 +1,5 @@
-/* GET, SET and what changes a string. */
-#include <math.h>
-#include <stdio.h>
-
-#include "parts.h"
+/* GET, SET and its relatives. */
+#include "editing.h"
 
 static struct nr_table *table_of(const struct call *call) { return call->server->table; }
 
@@ -74,36 +71,10 @@ void nr_run_mget(struct call *call)
     }
 }
 
-struct copying {
-    struct nr_cache_server *server;
-    uint64_t size;
-};
-
-static uint8_t *place_in_scratch(void *context, uint64_t size)
-{
-    struct copying *copying = context;
-
-    copying->size = size;
-    return nr_server_scratch(copying->server, size + 1);
-}
-
-/* The whole value in the scratch memory. */
-static int copy_value(struct call *call, const struct nr_key *key, struct nr_bytes *value)
-{
-    struct copying copying = {call->server, 0};
-    struct nr_entry entry = {0};
-    int result;
-
-    nr_call_read(call, key, NULL);
-    result = nr_table_get_with(table_of(call), key, place_in_scratch, &copying, &entry);
-    if (result >= 0 && entry.kind == NR_KIND_SET)
-        return -EDOM;
-    *value = (struct nr_bytes){call->server->scratch, copying.size};
-    return result;
-}
+/* ---- editing ---- */
 
 /* -EDOM: WRONGTYPE; else the table's. */
-static void fail(struct call *call, int error, const struct nr_key *key)
+void nr_string_fail(struct call *call, int error, const struct nr_key *key)
 {
     if (error == -EDOM)
         nr_reply_error(call->reply, NR_WRONG_TYPE);
@@ -111,45 +82,19 @@ static void fail(struct call *call, int error, const struct nr_key *key)
         nr_server_fail(call, error, key);
 }
 
-void nr_run_strlen(struct call *call)
+int nr_string_update(struct call *call, const struct nr_key *key,
+                  int (*change)(void *, const uint8_t *, const struct nr_entry *, struct nr_change *),
+                  struct editing *editing)
 {
-    struct nr_key key = nr_call_key(call, 1);
-    struct nr_entry entry;
-    int result;
+    size_t before = call->reply->size;
+    int result = nr_table_update(table_of(call), key, nr_server_deadline(call->server, key), change,
+                                 editing, NULL);
 
-    nr_call_read(call, &key, NULL);
-    result = nr_table_look(table_of(call), &key, &entry);
-    if (result >= 0 && entry.kind == NR_KIND_SET)
-        nr_reply_error(call->reply, NR_WRONG_TYPE);
-    else
-        nr_reply_integer(call->reply, result < 0 ? 0 : (int64_t)entry.size_bytes);
-}
-
-void nr_run_getrange(struct call *call)
-{
-    struct nr_key key = nr_call_key(call, 1);
-    struct nr_bytes value = {NULL, 0};
-    int64_t first, last, size;
-    int result;
-
-    if (!nr_call_integer(call, 2, &first) || !nr_call_integer(call, 3, &last))
-        return;
-    result = copy_value(call, &key, &value);
-    if (result < 0 && result != -ENOENT) {
-        fail(call, result, &key);
-        return;
-    }
-    size = result < 0 ? 0 : (int64_t)value.size;
-    if (first < 0 && last < 0 && first > last)
-        size = 0;
-    first = first < 0 ? (first + size < 0 ? 0 : first + size) : first;
-    last = last < 0 ? (last + size < 0 ? 0 : last + size) : last;
-    if (last >= size)
-        last = size - 1;
-    if (size == 0 || first > last)
-        nr_reply_bulk(call->reply, "", 0);
-    else
-        nr_reply_bulk(call->reply, value.bytes + first, (size_t)(last - first + 1));
+    if (result == 0)
+        nr_call_changed(call, key);
+    else if (result < 0)
+        call->reply->size = before; /* what the function had said is not so */
+    return result;
 }
 
 /* ---- SET and its relatives ---- */
@@ -210,14 +155,15 @@ bool nr_call_expiry(struct call *call, int64_t amount, int64_t unit_ms, bool abs
     int64_t now = (int64_t)nr_table_now_ms(table_of(call));
     int64_t base = absolute ? -nr_server_clock_offset(call->server) : now, most = INT64_MAX / unit_ms;
 
-    if (amount > most || amount < -most || (!absolute && amount * unit_ms > INT64_MAX - base - now) ||
-        (amount < 0 && amount * unit_ms < INT64_MIN / 2)) {
+    if (amount > most || amount < INT64_MIN / unit_ms ||
+        (!absolute && amount * unit_ms > INT64_MAX - base - now)) {
         nr_reply_error(call->reply, "ERR invalid expire time in '%s' command", call->command->name);
         return false;
     }
-    *expires_ms = base + amount * unit_ms;
+    /* 0 would be never; 1 is past */
+    *expires_ms = amount * unit_ms < -INT64_MAX / 2 ? 1 : base + amount * unit_ms;
     if (*expires_ms < 1)
-        *expires_ms = 1; /* 0 would be never; 1 is past */
+        *expires_ms = 1;
     return true;
 }
 
@@ -267,17 +213,6 @@ static int set_value(struct call *call, const struct nr_key *key, struct nr_byte
     return result;
 }
 
-/* Read, change and write of one string: what the functions below are told. */
-struct editing {
-    struct call *call;
-    const struct wish *wish;
-    struct nr_bytes argument;
-    struct iovec parts[3];
-    int64_t number;
-    size_t offset;
-    char text[5200];
-};
-
 /* SET ... GET: the old value is the reply. */
 static int exchange(void *context, const uint8_t *bytes, const struct nr_entry *entry,
                     struct nr_change *change)
@@ -304,21 +239,6 @@ static int exchange(void *context, const uint8_t *bytes, const struct nr_entry *
     return 0;
 }
 
-static int update(struct call *call, const struct nr_key *key,
-                  int (*change)(void *, const uint8_t *, const struct nr_entry *, struct nr_change *),
-                  struct editing *editing)
-{
-    size_t before = call->reply->size;
-    int result = nr_table_update(table_of(call), key, nr_server_deadline(call->server, key), change,
-                                 editing, NULL);
-
-    if (result == 0)
-        nr_call_changed(call, key);
-    else if (result < 0)
-        call->reply->size = before; /* what the function had said is not so */
-    return result;
-}
-
 static void exchange_value(struct call *call, uint32_t value, const struct wish *wish)
 {
     struct nr_key key = nr_call_key(call, 1);
@@ -328,9 +248,9 @@ static void exchange_value(struct call *call, uint32_t value, const struct wish 
     editing.call = call;
     editing.wish = wish;
     editing.argument = call->arguments[value];
-    result = update(call, &key, exchange, &editing);
+    result = nr_string_update(call, &key, exchange, &editing);
     if (result < 0)
-        fail(call, result, &key);
+        nr_string_fail(call, result, &key);
 }
 
 void nr_run_set(struct call *call)
@@ -469,15 +389,16 @@ void nr_run_getdel(struct call *call)
     int result;
 
     editing.call = call;
-    result = update(call, &key, take_out, &editing);
+    result = nr_string_update(call, &key, take_out, &editing);
     if (result < 0)
-        fail(call, result, &key);
+        nr_string_fail(call, result, &key);
     else
         nr_call_changed(call, &key);
 }
 
 void nr_run_getex(struct call *call)
 {
+    size_t before = call->reply->size;
     struct wish wish;
     struct nr_key key;
     struct nr_entry entry;
@@ -494,211 +415,14 @@ void nr_run_getex(struct call *call)
     if (result == -ENOENT)
         nr_reply_null(call->reply);
     else if (result < 0)
-        fail(call, result, &key);
+        nr_string_fail(call, result, &key);
     else if (wish.has_time || wish.persist) {
-        (void)nr_table_touch(table_of(call), &key, wish.expires_ms,
-                             nr_server_deadline(call->server, &key));
-        nr_call_changed(call, &key);
+        result = nr_table_touch(table_of(call), &key, wish.expires_ms,
+                                nr_server_deadline(call->server, &key));
+        if (result == -ETIMEDOUT || result == -ESTALE) {
+            call->reply->size = before;
+            nr_server_fail(call, result, &key);
+        } else
+            nr_call_changed(call, &key);
     }
-}
-
-/* ---- numbers ---- */
-
-static int write_text(struct editing *editing, uint8_t kind, const struct nr_entry *entry,
-                      struct nr_change *change)
-{
-    editing->parts[0] = (struct iovec){editing->text, strlen(editing->text)};
-    change->parts = editing->parts;
-    change->count = 1;
-    change->kind = kind;
-    change->expires_ms = entry ? NR_KEEP_EXPIRY : 0;
-    return 0;
-}
-
-static int add_integer(void *context, const uint8_t *bytes, const struct nr_entry *entry,
-                       struct nr_change *change)
-{
-    struct editing *editing = context;
-    int64_t number = 0;
-
-    if (entry && entry->kind == NR_KIND_SET)
-        return -EDOM;
-    if (entry && !nr_read_integer((struct nr_bytes){bytes, entry->size_bytes}, &number))
-        return -EILSEQ;
-    if (__builtin_add_overflow(number, editing->number, &number))
-        return -ERANGE;
-    editing->number = number;
-    snprintf(editing->text, sizeof editing->text, "%lld", (long long)number);
-    return write_text(editing, NR_KIND_INTEGER, entry, change);
-}
-
-static void add_to_number(struct call *call, int64_t delta)
-{
-    struct nr_key key = nr_call_key(call, 1);
-    struct editing editing;
-    int result;
-
-    editing.number = delta;
-    result = update(call, &key, add_integer, &editing);
-    if (result == -EILSEQ)
-        nr_reply_error(call->reply, NR_NOT_INTEGER);
-    else if (result == -ERANGE)
-        nr_reply_error(call->reply, "ERR increment or decrement would overflow");
-    else if (result < 0)
-        fail(call, result, &key);
-    else
-        nr_reply_integer(call->reply, editing.number);
-}
-
-void nr_run_incr(struct call *call) { add_to_number(call, 1); }
-void nr_run_decr(struct call *call) { add_to_number(call, -1); }
-
-void nr_run_incrby(struct call *call)
-{
-    int64_t delta;
-
-    if (nr_call_integer(call, 2, &delta))
-        add_to_number(call, delta);
-}
-
-void nr_run_decrby(struct call *call)
-{
-    int64_t delta;
-
-    if (!nr_call_integer(call, 2, &delta))
-        return;
-    if (delta == INT64_MIN)
-        nr_reply_error(call->reply, "ERR decrement would overflow");
-    else
-        add_to_number(call, -delta);
-}
-
-/* As Redis: 17 digits behind the point, without the zeroes at the end. */
-static void print_double(long double number, char *text, size_t room)
-{
-    char *end;
-
-    snprintf(text, room, "%.17Lf", number);
-    end = text + strlen(text);
-    if (strchr(text, '.')) {
-        while (end[-1] == '0')
-            *--end = 0;
-        if (end[-1] == '.')
-            *--end = 0;
-    }
-    if (strcmp(text, "-0") == 0)
-        strcpy(text, "0");
-}
-
-static int add_double(void *context, const uint8_t *bytes, const struct nr_entry *entry,
-                      struct nr_change *change)
-{
-    struct editing *editing = context;
-    long double number = 0, delta = 0;
-
-    if (entry && entry->kind == NR_KIND_SET)
-        return -EDOM;
-    if (entry && !nr_read_double((struct nr_bytes){bytes, entry->size_bytes}, &number))
-        return -EILSEQ;
-    if (!nr_read_double(editing->argument, &delta))
-        return -EILSEQ;
-    number += delta;
-    if (isnan(number) || isinf(number))
-        return -ERANGE;
-    print_double(number, editing->text, sizeof editing->text);
-    return write_text(editing, NR_KIND_BYTES, entry, change);
-}
-
-void nr_run_incrbyfloat(struct call *call)
-{
-    struct nr_key key = nr_call_key(call, 1);
-    struct editing editing;
-    int result;
-
-    editing.argument = call->arguments[2];
-    result = update(call, &key, add_double, &editing);
-    if (result == -EILSEQ)
-        nr_reply_error(call->reply, "ERR value is not a valid float");
-    else if (result == -ERANGE)
-        nr_reply_error(call->reply, "ERR increment would produce NaN or Infinity");
-    else if (result < 0)
-        fail(call, result, &key);
-    else
-        nr_reply_string(call->reply, editing.text);
-}
-
-/* ---- APPEND, SETRANGE ---- */
-
-/* The old value, copied: where it lies, room for the new one may be made. `size`: room for so many. */
-static uint8_t *copy_old(struct editing *editing, const uint8_t *bytes, const struct nr_entry *entry,
-                         size_t size)
-{
-    uint8_t *copy = nr_server_scratch(editing->call->server, size ? size : 1);
-
-    if (copy && entry)
-        memcpy(copy, bytes, entry->size_bytes < size ? entry->size_bytes : size);
-    return copy;
-}
-
-/* Overwrites from `offset` on, zeroes up to there; offset SIZE_MAX: at the end. */
-static int overwrite(void *context, const uint8_t *bytes, const struct nr_entry *entry,
-                     struct nr_change *change)
-{
-    struct editing *editing = context;
-    size_t old = entry ? entry->size_bytes : 0, added = editing->argument.size;
-    size_t offset = editing->offset == SIZE_MAX ? old : editing->offset;
-    size_t size = offset + added > old ? offset + added : old;
-    uint8_t *copy;
-
-    if (entry && entry->kind == NR_KIND_SET)
-        return -EDOM;
-    editing->number = (int64_t)(added ? size : old);
-    if (added == 0 && editing->offset != SIZE_MAX)
-        return NR_LEAVE;
-    if (size > nr_table_value_most(editing->call->server->table))
-        return -E2BIG;
-    copy = copy_old(editing, bytes, entry, size);
-    if (!copy)
-        return -ENOMEM;
-    if (offset > old)
-        memset(copy + old, 0, offset - old);
-    memcpy(copy + offset, editing->argument.bytes, added);
-    editing->parts[0] = (struct iovec){copy, size};
-    change->parts = editing->parts;
-    change->count = 1;
-    change->kind = NR_KIND_BYTES;
-    change->expires_ms = entry ? NR_KEEP_EXPIRY : 0;
-    return 0;
-}
-
-static void overwrite_value(struct call *call, size_t offset, uint32_t value)
-{
-    struct nr_key key = nr_call_key(call, 1);
-    struct editing editing;
-    int result;
-
-    editing.call = call;
-    editing.argument = call->arguments[value];
-    editing.offset = offset;
-    result = update(call, &key, overwrite, &editing);
-    if (result < 0)
-        fail(call, result, &key);
-    else
-        nr_reply_integer(call->reply, editing.number);
-}
-
-void nr_run_append(struct call *call) { overwrite_value(call, SIZE_MAX, 2); }
-
-void nr_run_setrange(struct call *call)
-{
-    int64_t offset;
-
-    if (!nr_call_integer(call, 2, &offset))
-        return;
-    if (offset < 0)
-        nr_reply_error(call->reply, "ERR offset is out of range");
-    else if ((uint64_t)offset + call->arguments[3].size > call->server->settings.value_bytes_most)
-        nr_reply_error(call->reply, "ERR string exceeds maximum allowed size (proto-max-bulk-len)");
-    else
-        overwrite_value(call, (size_t)offset, 3);
 }

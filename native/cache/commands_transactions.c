@@ -23,7 +23,7 @@ static void clear_mask(const struct nr_cache_server *server, uint64_t *mask, uin
 static bool lock_mask(struct call *call, const uint64_t *mask)
 {
     int result = nr_table_lock_shards(table_of(call), mask,
-                                      nr_os_now_ns() + call->server->settings.lock_wait_ns);
+                                      nr_server_deadline_of_all(call->server));
 
     if (result < 0)
         nr_server_fail(call, result, NULL);
@@ -83,6 +83,7 @@ static void forget_watched(struct transaction *transaction)
         free(watched);
     }
     transaction->watched_count = 0;
+    transaction->outdated = false;
 }
 
 void nr_transaction_free(struct client *client)
@@ -237,8 +238,17 @@ static void collect_shards(struct call *call, const struct transaction *transact
         server->shard_mask[server->shards / 64] &= (UINT64_C(1) << server->shards % 64) - 1;
 }
 
+void nr_transactions_outdate(struct nr_cache_server *server)
+{
+    for (struct client *client = server->clients; client; client = client->next)
+        if (client->transaction && client->transaction->watched)
+            client->transaction->outdated = true;
+}
+
 static bool is_unchanged(struct call *call, const struct transaction *transaction)
 {
+    if (transaction->outdated)
+        return false; /* versions are counted by table: the same number may be another value's */
     for (const struct watched *w = transaction->watched; w; w = w->next) {
         struct nr_key key = nr_table_key(table_of(call), w->key, w->size);
         int64_t expires_ms;
@@ -271,13 +281,13 @@ void nr_run_exec(struct call *call)
         nr_reply_error(call->reply, "ERR EXEC without MULTI");
         return;
     }
-    call->client->transaction = NULL; /* over, whatever comes */
-    transaction->begun = false;
     if (transaction->failed)
         nr_reply_error(call->reply, "EXECABORT Transaction discarded because of previous errors.");
     else {
         collect_shards(call, transaction);
         if (lock_mask(call, server->shard_mask)) {
+            call->client->transaction = NULL; /* within it there is none */
+            transaction->begun = false;
             server->in_exec = true;
             if (is_unchanged(call, transaction))
                 run_queue(call, transaction);
@@ -285,8 +295,10 @@ void nr_run_exec(struct call *call)
                 nr_reply_null_array(call->reply);
             server->in_exec = false;
             nr_table_unlock_shards(server->table, server->shard_mask);
-        }
+        } else if (server->retry != NR_RETRY_NOT)
+            return; /* EXEC will come again */
     }
+    call->client->transaction = NULL;
     forget_queue(transaction);
     forget_watched(transaction);
     free(transaction);

@@ -1,11 +1,16 @@
 /* cache/parts.h: what the files of the cache server share; private to this folder.
  *
  *   resp, reply      the wire, pure                      glob, numbers, sha1, slots   pure helpers
- *   server           the protocol: bytes -> commands -> replies
+ *   bytes, dispatch  the protocol: bytes -> commands -> replies
+ *   clients          who is connected               server      what a process is made of
+ *   following        the table's locks and errors, and its successor after a resize
+ *   refusals         who is refused, on standard error
+ *   keys, command_names  what arguments mean
  *   table_of_commands  names, arity, keys; COMMAND
  *   commands_*       what the commands do, by subject
  *   topics           names with the clients that wait for news of them
- *   subscriptions    SUBSCRIBE ...; tracking: CLIENT TRACKING; mesh: between the processes
+ *   subscriptions    SUBSCRIBE ...; tracking: CLIENT TRACKING
+ *   outside          what others change in the table           mesh: between the processes
  */
 #ifndef NARU_CACHE_PARTS_H
 #define NARU_CACHE_PARTS_H
@@ -17,6 +22,7 @@
 
 #include "naru/cache_server.h"
 #include "naru/resp.h"
+#include "naru/table_watch.h"
 
 #define NR_KIND_BYTES 0u
 #define NR_KIND_INTEGER 1u /* decimal text */
@@ -115,6 +121,7 @@ struct transaction {
     uint32_t count, watched_count;
     size_t bytes;       /* of what is queued */
     bool begun, failed; /* MULTI came; a command was refused */
+    bool outdated;      /* the watched versions are of another table */
     struct watched *watched;
 };
 
@@ -132,6 +139,8 @@ struct client {
     bool counted;
     bool replies_off, skip_next, ending;
     bool no_evict, no_touch;
+    bool held;              /* what it sent waits until the table has been copied */
+    uint64_t held_since_ns; /* 0: it does not wait */
 };
 
 static inline struct client *nr_client_of(struct nr_connection *c) { return nr_connection_state(c); }
@@ -149,6 +158,15 @@ uint64_t nr_client_id(const struct nr_cache_server *, const struct nr_connection
 struct client *nr_client_find(struct nr_cache_server *, uint64_t id);
 uint32_t nr_client_process(uint64_t id);
 void nr_client_kill(struct nr_cache_server *, struct client *);
+void nr_client_hold(struct nr_cache_server *, struct client *); /* it is heard again when the table is free */
+/* Says so on standard error, now and then. */
+enum nr_refusal { NR_REFUSED_LIMIT, NR_REFUSED_PASSWORD, NR_REFUSED_HTTP, NR_REFUSED_BYTES, NR_REFUSALS };
+void nr_client_refused(struct nr_cache_server *, const struct nr_connection *, enum nr_refusal);
+void nr_print_address(int fd, bool peer, char *text, size_t room);
+int nr_client_open(struct nr_connection *);
+ssize_t nr_client_bytes(struct nr_connection *, const uint8_t *bytes, size_t size);
+int nr_client_writable(struct nr_connection *);
+void nr_client_close(struct nr_connection *, int reason);
 
 /* ---- the server ---- */
 
@@ -191,7 +209,13 @@ struct script_alias {
     uint8_t script;
 };
 
+struct refusal { /* when the next one may be said, and how many were not */
+    uint64_t next_ns, unsaid;
+};
+
 #define NR_COMMAND_BUCKETS 512u
+
+enum nr_retry { NR_RETRY_NOT, NR_RETRY_NOW, NR_RETRY_LATER };
 
 struct nr_cache_server {
     struct nr_cache_server_settings settings;
@@ -199,6 +223,7 @@ struct nr_cache_server {
     struct nr_service *service;
     struct server_page *page;
     struct process_line *line;
+    uint64_t page_number;      /* the same for all processes of this server, and for no other */
     char *password, *name, *cluster_host;
     uint16_t cluster_ports[NR_SERVERS_MOST];
     char node_ids[NR_SERVERS_MOST][41];
@@ -217,6 +242,12 @@ struct nr_cache_server {
     struct nr_key *keys;
     uint32_t key_count_room;
     bool in_exec;
+    enum nr_retry retry;       /* of the command at work */
+    bool only_tried;           /* it did not wait for a lock, because the table was being copied */
+    uint32_t held_clients;
+    nr_timer held_timer;
+    char *path, *next_path;    /* of the table's file; NULL: it is not followed */
+    uint64_t follow_again_ns;
     uint64_t *shard_mask, *lock_mask;
     uint64_t *blocked_until_ns; /* a shard: its lock's holder is stopped */
 
@@ -227,6 +258,9 @@ struct nr_cache_server {
     struct nr_reply pushes[2]; /* a message in RESP2, in RESP3 */
     struct topics channels, patterns, tracked, prefixes;
     uint32_t tracking_clients;
+    struct nr_table_watch *watch;    /* NULL: nobody here tracks */
+    nr_timer watch_timer;
+    bool looking, all_is_new;
     nr_timer expiry_timer;
     uint32_t expiry_bucket;
     uint8_t *changed;          /* keys to tell of: u32 size, bytes */
@@ -239,6 +273,7 @@ struct nr_cache_server {
     struct inbox_part parts[NR_SERVERS_MOST];
     nr_source inbox_source;
     struct script_alias *scripts;
+    struct refusal refusals[NR_REFUSALS];
     struct nr_cache_server_statistics statistics;
 };
 
@@ -247,22 +282,36 @@ static inline struct nr_cache_server *nr_server_of(const struct nr_connection *c
     return nr_service_context(c->service);
 }
 
-/* Runs one command of known name; transactions, scripts use it too. */
-void nr_server_run(struct call *);
+void nr_server_handle(struct call *);
 int64_t nr_server_unix_ms(void);
 /* Unix time = the table's + this. */
 int64_t nr_server_clock_offset(struct nr_cache_server *);
 uint64_t nr_server_deadline(struct nr_cache_server *, const struct nr_key *);
-/* Replies what a table's error means; remembers a stopped shard. */
+uint64_t nr_server_deadline_of_all(struct nr_cache_server *); /* of several shards */
+uint64_t nr_server_patience(struct nr_cache_server *);        /* of one after the other */
+/* Replies what a table's error means; remembers a stopped shard. Or sets `retry`. */
 void nr_server_fail(struct call *, int error, const struct nr_key *);
 void nr_server_count(uint64_t *counter);
 uint8_t *nr_server_scratch(struct nr_cache_server *, size_t size); /* NULL: no memory */
 uint32_t nr_server_random(struct nr_cache_server *);
+int nr_server_allocate_for(struct nr_cache_server *, const struct nr_table *);
+void nr_server_follow(struct nr_cache_server *); /* the table has a successor: uses that from now on */
+void nr_commands_index(struct nr_cache_server *);
+void nr_parser_free(struct nr_resp *);
+/* For INFO: adds to a number that this process alone changes. */
+static inline void nr_line_add(_Atomic uint64_t *counter, uint64_t more)
+{
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+
+    atomic_store_explicit(counter, now + more, memory_order_relaxed);
+}
 
 /* ---- keys ---- */
 
 /* The key in the table, for an argument of this client's database. Of the next call's memory. */
 struct nr_key nr_call_key(struct call *, uint32_t index);
+/* The key of an argument, and what stands there, noted as read: 0, or the table's error. */
+int nr_call_look(struct call *, uint32_t index, struct nr_key *, struct nr_entry *);
 /* Several: stay until the next call of this. NULL: no memory (replied). */
 struct nr_key *nr_call_keys(struct call *, uint32_t first, uint32_t step, uint32_t count);
 struct nr_bytes nr_database_key(struct nr_cache_server *, uint8_t database, struct nr_bytes key);
@@ -319,6 +368,7 @@ void nr_topics_end(struct nr_cache_server *);
 void nr_topic_detach(struct topics *, struct topic *);
 void nr_topic_free(struct topic *);
 void nr_topics_free(struct topics *);
+void nr_topics_hash_again(struct nr_cache_server *); /* another table has another hash */
 /* The next behind `topic` (NULL: the first). */
 struct topic *nr_topic_after(const struct topics *, const struct topic *);
 static inline struct nr_bytes nr_topic_name(const struct topic *topic)
@@ -339,6 +389,7 @@ void nr_subscriptions_tell_all(struct nr_cache_server *, uint32_t process);
 /* ---- tracking ---- */
 
 void nr_tracking_note(struct nr_cache_server *, struct client *, struct nr_bytes key, int64_t expires_ms);
+int nr_tracking_begin(struct nr_cache_server *); /* of one more client */
 void nr_tracking_end(struct nr_cache_server *, struct client *);
 void nr_client_tracking(struct call *);
 void nr_client_trackinginfo(struct call *);
@@ -349,9 +400,18 @@ void nr_tracking_changed_everything(struct nr_cache_server *);
 void nr_tracking_flush(struct nr_cache_server *, struct client *writer);
 /* Tells the clients of this process. `writer`: its id, 0: another process's. */
 void nr_tracking_invalidate(struct nr_cache_server *, struct nr_bytes key, uint64_t writer);
+/* Tracked keys only: their hash is all that is known. */
+void nr_tracking_invalidate_hash(struct nr_cache_server *, uint64_t hash);
 void nr_tracking_invalidate_everything(struct nr_cache_server *, uint64_t writer);
 void nr_tracking_deliver(struct nr_cache_server *, uint64_t id, const struct nr_bytes *keys, uint32_t count);
 bool nr_tracking_wanted(const struct nr_cache_server *);
+
+/* ---- what others change ---- */
+
+void nr_changes_join(struct nr_cache_server *);  /* a table that is new to us */
+void nr_changes_leave(struct nr_cache_server *); /* the one before */
+int nr_changes_begin(struct nr_cache_server *);  /* somebody tracks: nothing is missed from now on */
+void nr_changes_end(struct nr_cache_server *);
 
 /* ---- mesh ---- */
 
@@ -385,6 +445,7 @@ bool nr_cluster_admits(struct call *);
 void nr_transaction_queue(struct call *);
 void nr_transaction_refuse(struct client *);
 void nr_transaction_free(struct client *);
+void nr_transactions_outdate(struct nr_cache_server *); /* the table is another one */
 
 /* Of the shards of these keys, in order; within EXEC they are held already. False: replied why not. */
 bool nr_call_lock(struct call *, const struct nr_key *, uint32_t count);

@@ -130,7 +130,8 @@ static enum nr_resp_result begin_bulk(struct nr_resp *resp, const struct nr_resp
     if (first != '$') {
         char text[32];
 
-        snprintf(text, sizeof text, "expected '$', got '%c'", isprint(first) ? first : '?');
+        snprintf(text, sizeof text, "expected '$', got '%c'",
+                 first == '\r' || first == '\n' ? ' ' : first ? first : '?');
         return wrong(resp, text);
     }
     if (!is_number || number < 0 || (uint64_t)number > limits->bulk_bytes_most)
@@ -167,6 +168,67 @@ static enum nr_resp_result parse_array(struct nr_resp *resp, const struct nr_res
         resp->bulk_bytes = -1;
     }
     return NR_RESP_COMMAND;
+}
+
+/* ---- a glance ahead ---- */
+
+/* `mark`, a number of at most five digits, CR, LF: false when there is anything else. */
+static bool glance_number(const uint8_t **at, const uint8_t *end, uint8_t mark, uint32_t *number)
+{
+    const uint8_t *p = *at;
+
+    if (end - p < 9 || *p++ != mark) /* whatever follows: a command is longer than that */
+        return false;
+    for (*number = 0; *p != '\r'; p++) {
+        unsigned digit = (unsigned)*p - '0';
+
+        if (digit > 9 || p - *at > 5)
+            return false;
+        *number = *number * 10 + digit;
+    }
+    *at = p + 2;
+    return true;
+}
+
+/* One command, with its second argument. */
+static bool glance_one(const uint8_t **at, const uint8_t *end, struct nr_bytes *second)
+{
+    uint32_t count, size;
+
+    if (!glance_number(at, end, '*', &count) || count < 2)
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        /* The last argument may be so short that fewer bytes follow than a number has room for. */
+        const uint8_t *mark = *at;
+
+        if (end - mark < 9) {
+            if (end - mark < 7 || mark[0] != '$' || mark[1] < '0' || mark[1] > '9' || mark[2] != '\r')
+                return false;
+            size = mark[1] - '0';
+            *at = mark + 4;
+        } else if (!glance_number(at, end, '$', &size))
+            return false;
+        if ((size_t)(end - *at) < (size_t)size + 2)
+            return false;
+        if (i == 1)
+            *second = (struct nr_bytes){*at, size};
+        *at += size + 2;
+    }
+    return true;
+}
+
+uint32_t nr_resp_glance(const uint8_t *bytes, size_t size, struct nr_bytes *seconds, uint32_t most,
+                        size_t *end)
+{
+    const uint8_t *at = bytes;
+    uint32_t found = 0;
+
+    *end = 0;
+    while (found < most && glance_one(&at, bytes + size, &seconds[found])) {
+        *end = (size_t)(at - bytes);
+        found++;
+    }
+    return found;
 }
 
 /* ---- inline commands ---- */
@@ -209,6 +271,9 @@ static bool take_quoted(const uint8_t *text, size_t size, size_t *at, uint8_t **
     return false;
 }
 
+/* Between words is all white space, but only these end one: as Redis. */
+static bool ends_word(uint8_t c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t' || c == 0; }
+
 /* As Redis: quotes may begin within a word, and a NUL ends the line. */
 static enum nr_resp_result split_words(struct nr_resp *resp, const uint8_t *text, size_t size)
 {
@@ -222,7 +287,7 @@ static enum nr_resp_result split_words(struct nr_resp *resp, const uint8_t *text
             at++;
         if (at == size || !text[at])
             return resp->count ? NR_RESP_COMMAND : NR_RESP_NOTHING;
-        while (at < size && text[at] && !isspace(text[at])) {
+        while (at < size && !ends_word(text[at])) {
             if (text[at] == '"' || text[at] == '\'') {
                 if (!take_quoted(text, size, &at, &into))
                     return wrong(resp, "unbalanced quotes in request");

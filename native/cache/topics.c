@@ -46,6 +46,36 @@ static void grow(struct topics *topics)
     topics->mask = count - 1;
 }
 
+static void hash_again(struct nr_cache_server *server, struct topics *topics)
+{
+    struct topic *all = NULL;
+
+    for (uint32_t i = 0; topics->buckets && i <= topics->mask; i++)
+        while (topics->buckets[i]) {
+            struct topic *topic = topics->buckets[i];
+
+            topics->buckets[i] = topic->next;
+            topic->next = all;
+            all = topic;
+        }
+    while (all) {
+        struct topic *topic = all;
+
+        all = topic->next;
+        topic->hash = hash_of(server, nr_topic_name(topic));
+        topic->next = topics->buckets[topic->hash & topics->mask];
+        topics->buckets[topic->hash & topics->mask] = topic;
+    }
+}
+
+void nr_topics_hash_again(struct nr_cache_server *server)
+{
+    hash_again(server, &server->channels);
+    hash_again(server, &server->patterns);
+    hash_again(server, &server->tracked);
+    hash_again(server, &server->prefixes);
+}
+
 struct topic *nr_topic_make(struct nr_cache_server *server, struct topics *topics, struct nr_bytes name)
 {
     uint64_t hash = hash_of(server, name);

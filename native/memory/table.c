@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 
 #include "table_parts.h"
+#include "table_watching.h"
 
 #define LAYOUT 2u
 #define BYTE_ORDER_MARK 0x01020304u
@@ -259,6 +260,8 @@ int nr_table_open(int fd, struct nr_table **out)
     result = nr_os_lock_byte(fd, OPENING_BYTE);
     if (result == 0) {
         result = settle_in_boot(table);
+        if (result == 0 && nr_is_watched(table))
+            nr_watchers_sweep(table);
         (void)nr_os_unlock_byte(fd, OPENING_BYTE);
     }
     if (result < 0) {
@@ -329,10 +332,27 @@ uint64_t nr_table_successor(const struct nr_table *table)
     return atomic_load_explicit(&table->header->successor, memory_order_acquire);
 }
 
+void nr_table_say_copied(struct nr_table *table, uint32_t pid) { nr_put(table->header->copier, pid); }
+
+uint64_t nr_table_copier(const struct nr_table *table) { return nr_get(table->header->copier); }
+
+bool nr_table_is_copied(const struct nr_table *table)
+{
+    uint64_t pid = nr_get(table->header->copier), started;
+
+    if (pid == 0)
+        return false;
+    if (nr_os_process_started((uint32_t)pid, &started) != -ESRCH)
+        return true;
+    (void)atomic_compare_exchange_strong(&table->header->copier, &pid, 0); /* it died */
+    return false;
+}
+
 /* ---- tags ---- */
 
 void nr_table_evict_tag(struct nr_table *table, uint64_t tag)
 {
     /* pairs with: nr_record_is_alive */
     atomic_fetch_add_explicit(&table->tags[tag & (NR_TABLE_TAGS - 1)], 1, memory_order_acq_rel);
+    nr_note_tag(table);
 }

@@ -1,8 +1,10 @@
 /* Room in the middle of a log: a replaced record becomes a filler, and the next record of the same size that
  * replaces another takes its place. So a program that sets the same keys again and again moves no head, and
  * hence no tail. Readers see by the record's first word that it went (was_replaced in table_read.c).
+ * While somebody watches (naru/table_watch.h) there are none: which key changed is read from its record, some
+ * milliseconds later.
  * What it must not know: which key is replaced, and why. */
-#include "table_parts.h"
+#include "table_watching.h"
 
 static struct nr_gap *gap_of(const struct nr_view *view, uint64_t bytes)
 {
@@ -23,7 +25,7 @@ bool nr_gap_take(const struct nr_view *view, int log, uint64_t bytes, struct nr_
 {
     struct nr_gap *gap = gap_of(view, bytes);
 
-    if (gap->bytes != bytes || gap->log != (uint32_t)log)
+    if (gap->bytes != bytes || gap->log != (uint32_t)log || nr_is_watched(view->table))
         return false;
     gap->bytes = 0;
     if (!is_sound(view, log, gap, bytes))
@@ -43,7 +45,7 @@ void nr_gap_leave(const struct nr_view *view, uint64_t slot, uint64_t bytes)
     int log = nr_slot_log(slot);
     struct nr_gap *gap = gap_of(view, bytes);
 
-    if (bytes > NR_GAP_MOST)
+    if (bytes > NR_GAP_MOST || nr_is_watched(view->table))
         return;
     gap->bytes = 0;
     /* Release: who sees the filler sees that the slot points elsewhere. pairs with: look_into */

@@ -1,4 +1,5 @@
 #include "table_parts.h"
+#include "table_watching.h"
 
 bool nr_slot_facts(const struct nr_view *view, uint64_t slot, struct nr_record_facts *facts)
 {
@@ -98,7 +99,7 @@ void nr_index_change(struct nr_view *view, uint64_t number, uint64_t value, uint
 {
     struct nr_shard *shard = view->shard;
     struct nr_intent *intent = &shard->intent;
-    uint64_t old = nr_get(view->slots[number]);
+    uint64_t old = nr_get(view->slots[number]), noted = nr_note_change(view, old, value);
 
     intent->slot = number;
     intent->value = value;
@@ -116,6 +117,7 @@ void nr_index_change(struct nr_view *view, uint64_t number, uint64_t value, uint
     atomic_store_explicit(&view->slots[number], value, memory_order_release);
     atomic_signal_fence(memory_order_seq_cst);
     NR_CRASHPOINT(NR_AT_TABLE_CHANGED);
+    nr_note_made(view, noted);
     put_sums(&shard->sums, intent->after);
     atomic_signal_fence(memory_order_seq_cst);
     nr_put(intent->state, NR_INTENDS_NOTHING);
@@ -167,6 +169,7 @@ static uint64_t slot_count(const struct nr_view *view)
 void nr_shard_empty(struct nr_view *view)
 {
     const uint64_t nothing[3] = {0, 0, 0};
+    uint64_t noted = nr_note_all(view);
 
     begin(view, NR_INTENDS_EMPTYING);
     for (uint64_t i = 0; i < slot_count(view); i++) {
@@ -177,11 +180,14 @@ void nr_shard_empty(struct nr_view *view)
     for (int log = 0; log < NR_LOGS; log++)
         restart_log(view, log);
     put_sums(&view->shard->sums, nothing);
+    nr_note_made(view, noted);
     end(view);
 }
 
 void nr_shard_drop_log(struct nr_view *view, int log)
 {
+    uint64_t noted = nr_note_all(view);
+
     begin(view, NR_INTENDS_DROPPING | (uint64_t)log << 8);
     for (uint64_t i = 0; i < slot_count(view); i++) {
         uint64_t slot = nr_get(view->slots[i]);
@@ -191,6 +197,7 @@ void nr_shard_drop_log(struct nr_view *view, int log)
     }
     restart_log(view, log);
     nr_index_recount(view);
+    nr_note_made(view, noted);
     end(view);
     nr_count(view->shard, NR_REBUILT);
 }
@@ -229,4 +236,6 @@ void nr_index_repair(struct nr_view *view)
         nr_index_recount(view);
         end(view);
     }
+    /* Whatever was noted has happened by now, or never will. */
+    nr_note_made(view, nr_get(view->shard->watch_noted));
 }

@@ -13,6 +13,7 @@
  *     table_number.c      incr
  *     table_check.c       every slot and record against each other
  *     table_claims.c      locks by name
+ *     table_watch.c       who is told of changes
  *     table_bytes.h       bytes that are read while they change; records
  *
  * Shard (its control page first, all of it in the file)
@@ -22,6 +23,7 @@
  *      256  the intent         what the holder of the mutex is about to change
  *      512  counters
  *     1024  gaps: replaced records whose room one of the same size may take
+ *     1536  what has changed, for those who watch: naru/table_watch.h
  *     4096  index, ghosts, small log, main log
  * Record (8 byte words, a multiple of them)
  *        0  u32 version (0: filler, no more words), u32 bytes of the value (filler: of all of it)
@@ -40,6 +42,7 @@
 #include "naru/crashpoint.h"
 #include "naru/os.h"
 #include "naru/table.h"
+#include "naru/table_watch.h"
 
 #define NR_TABLE_PAGE 4096u
 #define NR_BUCKET_SLOTS 8u
@@ -70,6 +73,11 @@ static inline bool nr_slot_is_same(uint64_t a, uint64_t b) { return ((a ^ b) & ~
 
 /* ---- the file ---- */
 
+struct nr_watcher {
+    _Atomic uint64_t pid; /* 0: free */
+    _Atomic uint64_t started, number;
+};
+
 struct nr_table_header {
     uint8_t magic[8]; /* last of all: a half-made file has none */
     uint32_t layout, byte_order;
@@ -84,7 +92,11 @@ struct nr_table_header {
     int64_t made_real_ms; /* CLOCK_REALTIME: how long the machine was off */
     _Atomic int64_t clock_base_ms;
     alignas(64) _Atomic uint64_t successor;
-    alignas(64) pthread_mutex_t rebuilding; /* whoever makes a shard's mutex anew */
+    _Atomic uint64_t watched;     /* a bit for each watcher; beside what every writer looks at */
+    _Atomic uint64_t evicted_tags; /* while watched */
+    _Atomic uint64_t copier;      /* who makes a new generation of it: a pid */
+    alignas(64) pthread_mutex_t rebuilding; /* whoever makes a shard's mutex anew, or changes watchers */
+    alignas(64) struct nr_watcher watchers[NR_WATCHERS];
 };
 static_assert(sizeof(struct nr_table_header) <= NR_TABLE_PAGE, "one page");
 static_assert(offsetof(struct nr_table_header, successor) == 128, "layout");
@@ -140,6 +152,11 @@ struct nr_gap {
     uint32_t log;
 };
 
+#define NR_NOTES 128u /* a power of two */
+struct nr_note {
+    _Atomic uint64_t hash, what;
+};
+
 struct nr_shard {
     alignas(64) _Atomic uint64_t tail[NR_LOGS];
     alignas(64) pthread_mutex_t lock;
@@ -152,12 +169,17 @@ struct nr_shard {
     alignas(256) struct nr_intent intent;
     alignas(512) _Atomic uint64_t counters[NR_COUNTERS];
     alignas(1024) struct nr_gap gaps[NR_GAPS]; /* by size: bytes / 8 % NR_GAPS */
+    alignas(512) _Atomic uint64_t watch_noted; /* naru/table_watch.h */
+    _Atomic uint64_t watch_changed;
+    alignas(2048) struct nr_note notes[NR_NOTES];
 };
 static_assert(sizeof(struct nr_shard) <= NR_TABLE_PAGE, "one page");
 static_assert(offsetof(struct nr_shard, head) == 128, "layout");
 static_assert(offsetof(struct nr_shard, intent) == 256, "layout");
 static_assert(offsetof(struct nr_shard, counters) == 512, "layout");
 static_assert(offsetof(struct nr_shard, gaps) == 1024, "layout");
+static_assert(offsetof(struct nr_shard, watch_noted) == 1536, "layout");
+static_assert(offsetof(struct nr_shard, notes) == 2048, "layout");
 
 /* ---- this process ---- */
 
@@ -186,6 +208,7 @@ struct nr_table {
     uint64_t hash_keys[4];
     struct nr_tally *tallies;
     _Atomic int64_t clock_shift_ms;
+    uint32_t watcher; /* whose process this is, from 1 on; 0: nobody's */
 };
 
 /* A shard as its writer sees it, and what is decided within one change. */
@@ -198,6 +221,7 @@ struct nr_view {
     const struct nr_layout *layout;
     uint32_t number;
     uint64_t replaced; /* the slot whose record is about to be replaced: its eviction is none */
+    bool removing; /* a slot that is cleared was asked for, not evicted */
     uint64_t may_move_bytes; /* from main's tail to its head: bounds the work of one set */
 };
 

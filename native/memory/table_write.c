@@ -1,6 +1,7 @@
 #include <stdlib.h>
 
 #include "table_parts.h"
+#include "table_watching.h"
 
 /* How much one set may move from main's tail to its head: enough to get through a dense stretch of what
  * is still alive, and a hundred small records at most. */
@@ -253,6 +254,7 @@ static void remove_standing(struct nr_view *view, const struct standing *old)
 {
     uint64_t before = nr_get(view->slots[old->number]);
 
+    view->removing = true;
     nr_index_change(view, old->number, 0, old->facts.bytes, 0);
     nr_gap_leave(view, before, old->facts.bytes);
     nr_count(view->shard, old->alive ? NR_DELETES : NR_EXPIRED);
@@ -297,10 +299,14 @@ int nr_table_touch(struct nr_table *table, const struct nr_key *key, int64_t exp
     if (!old.alive)
         return finish(&view, -ENOENT);
     /* In place: one word, which a reader sees as it was or as it is. */
-    if (expires_ms != NR_KEEP_EXPIRY)
+    if (expires_ms != NR_KEEP_EXPIRY) {
+        uint64_t noted = nr_note_change(&view, 0, nr_get(view.slots[old.number]));
+
         nr_word_store((uint8_t *)old.record + 8,
                       nr_record_word(limit_expiry(expires_ms), old.facts.key_bytes, old.facts.tags,
                                      old.facts.kind));
+        nr_note_made(&view, noted);
+    }
     return finish(&view, 0);
 }
 
@@ -385,6 +391,7 @@ int nr_table_clear(struct nr_table *table, uint64_t deadline_ns)
 
         if (result < 0)
             return result;
+        view.removing = true;
         nr_shard_empty(&view);
         nr_shard_unlock(table, i);
     }

@@ -61,12 +61,41 @@ static struct outcome feed(const uint8_t *data, size_t size, size_t piece)
     return outcome;
 }
 
+/* What a glance sees is what the parser finds. */
+static void compare_glance(const uint8_t *data, size_t size)
+{
+    const struct nr_resp_limits limits = {.arguments_most = 1 << 20, .bulk_bytes_most = 1 << 20};
+    uint8_t *exact = malloc(size ? size : 1);
+    struct nr_bytes seconds[4];
+    struct nr_resp resp;
+    size_t end, used = 0;
+    uint32_t count;
+
+    FUZZ_REQUIRE(exact);
+    memcpy(exact, data, size);
+    count = nr_resp_glance(exact, size, seconds, 4, &end);
+    FUZZ_REQUIRE(count <= 4 && end <= size && (count > 0) == (end > 0));
+    nr_resp_init(&resp);
+    for (uint32_t i = 0; i < count; i++) {
+        nr_resp_reset(&resp);
+        if (nr_resp_parse(&resp, &limits, exact + used, size - used) != NR_RESP_COMMAND)
+            break; /* a glance takes a number with zeroes in front, the parser does not */
+        FUZZ_REQUIRE(nr_resp_argument(&resp, exact + used, 1).bytes == seconds[i].bytes);
+        FUZZ_REQUIRE(nr_resp_argument(&resp, exact + used, 1).size == seconds[i].size);
+        used += resp.position;
+    }
+    FUZZ_REQUIRE(used <= end);
+    nr_resp_free(&resp);
+    free(exact);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct outcome whole, pieces;
 
     if (size == 0)
         return 0;
+    compare_glance(data + 1, size - 1);
     whole = feed(data + 1, size - 1, size);
     pieces = feed(data + 1, size - 1, data[0] % 16u + 1);
     FUZZ_REQUIRE(whole.commands == pieces.commands && whole.digest == pieces.digest);

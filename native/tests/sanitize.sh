@@ -74,6 +74,7 @@ run 0 test_table_claims
 run 0 test_table_model 15000
 run 0 test_table_processes 20
 run 0 test_table_threads 100000
+run 0 test_table_watch
 for target in fuzz_broadcast fuzz_cache fuzz_frames fuzz_record fuzz_resp fuzz_ring fuzz_segment \
     fuzz_table; do
     run 0 $target "$corpus/$target"
@@ -104,6 +105,7 @@ run 0 test_table
 run 0 test_table_claims
 run 0 test_table_model 5000
 run 0 test_table_threads 20000
+run 0 test_table_watch
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -28,6 +28,8 @@ static void broken_input_gets_the_text_of_redis(void)
         {"*1\r\n$629145600\r\n", "Protocol error: invalid bulk length"},
         {"*1\r\n$blabla\r\n", "Protocol error: invalid bulk length"},
         {"*1\r\nfoo\r\n", "Protocol error: expected '$', got 'f'"},
+        {"*1\r\n\r\n\r\n", "Protocol error: expected '$', got ' '"},
+        {"*1\r\n\xff\r\n", "Protocol error: expected '$', got '\xff'"},
         {"*2\r\n$3\r\nGET\r\n:1\r\n", "Protocol error: expected '$', got ':'"},
         {"SET k \"abc\r\n", "Protocol error: unbalanced quotes in request"},
         {"SET k 'abc\n", "Protocol error: unbalanced quotes in request"},
@@ -69,7 +71,26 @@ static void what_is_nothing_is_skipped(void)
     CHECK(parse(&resp, "*-10\r\nPING\r\n") == NR_RESP_NOTHING && resp.position == 6);
     CHECK(parse(&resp, "*0\r\n") == NR_RESP_NOTHING && resp.position == 4);
     CHECK(parse(&resp, "   \r\n") == NR_RESP_NOTHING && resp.position == 5);
+    CHECK(parse(&resp, "\v ge\vt\fb c\r\n") == NR_RESP_COMMAND && resp.count == 2);
     nr_resp_free(&resp);
+}
+
+static void a_glance_sees_the_keys_of_whole_commands(void)
+{
+    static const char text[] = "*2\r\n$3\r\nGET\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$2\r\nbc\r\n$0\r\n\r\n"
+                               "*2\r\n$3\r\nGET\r\n$3\r\nabc\r\n*2\r\n$3\r\nGET\r\n$3\r\nab";
+    struct nr_bytes found[8];
+    size_t end;
+
+    CHECK_EQUAL(nr_resp_glance((const uint8_t *)text, sizeof text - 1, found, 8, &end), 3);
+    CHECK_EQUAL(found[0].size, 1);
+    CHECK(found[1].size == 2 && memcmp(found[1].bytes, "bc", 2) == 0);
+    CHECK(found[2].size == 3 && memcmp(found[2].bytes, "abc", 3) == 0);
+    CHECK_EQUAL(sizeof text - 1 - end, 19);
+    CHECK_EQUAL(nr_resp_glance((const uint8_t *)text, sizeof text - 1, found, 2, &end), 2);
+    CHECK_EQUAL(nr_resp_glance((const uint8_t *)"*1\r\n$4\r\nPING\r\n", 14, found, 8, &end), 0);
+    CHECK_EQUAL(nr_resp_glance((const uint8_t *)"GET a\r\n", 7, found, 8, &end), 0);
+    CHECK_EQUAL(nr_resp_glance((const uint8_t *)"", 0, found, 8, &end), 0);
 }
 
 static void the_length_wins(void)
@@ -172,6 +193,7 @@ int main(void)
     RUN(broken_input_gets_the_text_of_redis);
     RUN(a_line_without_an_end_is_not_kept_for_ever);
     RUN(what_is_nothing_is_skipped);
+    RUN(a_glance_sees_the_keys_of_whole_commands);
     RUN(the_length_wins);
     RUN(quotes);
     RUN(every_cut_gives_the_same);

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,15 @@ class Resp:
             while True:
                 self._more()
         return self._kept
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    """Waits for what comes by itself."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not (found := holds()):
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    return found
 
 
 def packed(*words: object) -> bytes:

@@ -11,12 +11,11 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cache_servers import PATIENCE_S, Resp, packed, serving, tcp_port
+from cache_servers import PATIENCE_S, Resp, packed, serving, tcp_port, until
 from commands import environment, naru, running
 
 from naru.cache.serving import CacheServer, ServerSettings
@@ -34,15 +33,6 @@ def server(tmp_path: Path) -> Iterator[CacheServer]:
 def client(server: CacheServer) -> Iterator[Resp]:
     with Resp(str(server.addresses[0].path)) as connected:
         yield connected
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """Waits for what comes by itself."""
-    until_s = time.monotonic() + PATIENCE_S
-    while not (found := holds()):
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
-    return found
 
 
 # ---- replies ----
@@ -66,6 +56,11 @@ def test_expiry(client: Resp) -> None:
     assert client.call("EXPIRETIME", "k") == at
     assert client.call("PEXPIREAT", "k", at * 1000 + 123) == 1
     assert client.call("PEXPIRETIME", "k") == at * 1000 + 123
+    for command in ("PEXPIREAT", "PEXPIRE"):  # long past: it is deleted
+        assert client.call("SET", "past", "v") == "OK"
+        assert client.call(command, "past", -(1 << 63)) == 1
+        assert client.call("EXISTS", "past") == 0
+    assert client.ask("EXPIRE", "k", -(1 << 63)).startswith("ERR invalid expire time")
     assert client.call("PEXPIRE", "k", 1) == 1
     until(lambda: client.call("EXISTS", "k") == 0)
     assert client.call("TTL", "k") == -2

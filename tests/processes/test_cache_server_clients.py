@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cache_servers import PATIENCE_S, serving, tcp_port
+from cache_servers import PATIENCE_S, serving, tcp_port, until
 
+from naru import Cache
 from naru.cache.serving import CacheServer
 
 # What they warn of is not ours to mend.
@@ -36,14 +36,6 @@ def server(tmp_path: Path) -> Iterator[CacheServer]:
 @pytest.fixture
 def url(server: CacheServer) -> str:
     return f"redis://127.0.0.1:{tcp_port(server)}"
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    until_s = time.monotonic() + PATIENCE_S
-    while not (found := holds()):
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
-    return found
 
 
 @pytest.mark.parametrize("package", ["redis", "valkey"])
@@ -209,7 +201,16 @@ def test_cluster_client(tmp_path: Path) -> None:
             assert len(client.get_primaries()) == 3
             assert client.mset({"{u}a": 1, "{u}b": 2})
             assert client.mget("{u}a", "{u}b") == [b"1", b"2"]
-            assert len(set(client.scan_iter("key:*"))) == 100
+            names = sorted(b"key:%d" % i for i in range(100))
+            assert sorted(client.scan_iter("key:*")) == names  # each once, of its own process
+            nodes = client.get_primaries()
+            assert (
+                sorted(key for node in nodes for key in client.keys("key:*", target_nodes=node))
+                == names
+            )
+            assert sum(client.dbsize(target_nodes=node) for node in nodes) == 102
+            assert client.flushall(target_nodes=nodes[0])  # the processes have the same data
+            assert sum(client.dbsize(target_nodes=node) for node in nodes) == 0
         finally:
             client.close()
 
@@ -324,16 +325,107 @@ def test_cashews(url: str, near: bool) -> None:
         assert await cache.get("k") == {"a": 1}
         assert await cache.incr("n") == 1
         await cache.set("tagged", 1, expire=100, tags=["t"])
+        await cache.set("both", 2, expire=100, tags=["t", "u"])
+        await cache.set("other", 3, expire=100, tags=["u"])
         await cache.delete_tags("t")
-        assert await cache.get("tagged") is None
+        assert await cache.get_many("tagged", "both", "other") == (None, None, 3)
         async with cache.lock("lock", expire=10):
             assert await cache.is_locked("lock")
         assert not await cache.is_locked("lock")
         assert [key async for key in cache.scan("k*")] == ["k"]
+        assert await cache.get_expire("k") > 90
         await cache.delete("k")
         assert not await cache.exists("k")
         await cache.clear()
         await cache.close()
+
+    asyncio.run(converse())
+
+
+def test_cashews_decorators(url: str) -> None:
+    """With tags in a template, a lock against stampedes, and early recomputation."""
+    have("cashews")
+    cashews = importlib.import_module("cashews")
+
+    async def converse() -> None:
+        cache = cashews.Cache()
+        cache.setup(url)
+        await cache.init()
+        calls = []
+
+        @cache(ttl="1m", key="user:{number}", tags=["users", "user:{number}"], lock=True)
+        async def user(number: int) -> dict[str, int]:
+            calls.append(number)
+            await asyncio.sleep(0.05)
+            return {"number": number}
+
+        assert await asyncio.gather(*[user(1) for _ in range(10)]) == [{"number": 1}] * 10
+        assert calls == [1]
+        await user(2)
+        await cache.delete_tags("user:1")
+        await user(1)
+        await user(2)
+        assert calls == [1, 2, 1]
+        await cache.delete_tags("users")
+        await user(2)
+        assert calls == [1, 2, 1, 2]
+        await cache.close()
+
+    asyncio.run(converse())
+
+
+def test_cashews_near_copies_end(server: CacheServer, url: str) -> None:
+    """What another client or a local Python program changes leaves the copies of client_side=True."""
+    have("cashews")
+    cashews = importlib.import_module("cashews")
+
+    async def converse() -> None:
+        near, far = cashews.Cache(), cashews.Cache()
+        # With RESP3, redis-py 8 does not give cashews the pushes that it waits for, of no server.
+        near.setup(f"{url}?protocol=2", client_side=True)
+        far.setup(f"{url}?protocol=2", client_side=True)
+        await near.init()
+        await far.init()
+        await far.set("k", "one", expire=100)
+        assert await near.get("k") == "one"
+        await far.set("k", "two", expire=100)
+        await until_async(lambda: near.get("k"), "two")
+        with Cache.open(server.name) as local:
+            for key in local.scan():
+                if key.endswith(b"k"):
+                    local.delete(key)
+        await until_async(lambda: near.get("k"), None)
+        await near.close()
+        await far.close()
+
+    asyncio.run(converse())
+
+
+async def until_async(ask: Any, expected: Any) -> None:
+    """Waits for what comes by itself."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await ask() != expected:
+            await asyncio.sleep(0.01)
+
+
+def test_coredis(server: CacheServer) -> None:
+    coredis = have("coredis")
+
+    async def converse() -> None:
+        client = coredis.Redis.from_url(f"unix://{server.addresses[0].path}")
+        async with client:
+            assert await client.set("k", "v", ex=100)
+            assert await client.get("k") == b"v"
+            assert await client.incr("n") == 1
+            assert await client.mget(["k", "absent"]) == (b"v", None)
+            assert await client.sadd("s", ["a", "b"]) == 2
+            assert await client.smembers("s") == {b"a", b"b"}
+            assert 90 < await client.ttl("k") <= 100
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.set("a", "1")
+                pipe.get("a")
+            assert await client.get("a") == b"1"
+            assert await client.delete(["k", "a"]) == 2
 
     asyncio.run(converse())
 

@@ -31,6 +31,8 @@ struct nr_cache_server_settings {
     const int *outboxes;     /* the other end of every process's, `processes` of them; taken over */
     const char *password;    /* NULL: none is asked for */
     const char *name;        /* of the cache, for INFO */
+    const char *path;        /* of its file: where its successor is found; NULL: not followed */
+    const char *next_path;   /* + 16 hex digits: where a successor lies before it gets the name */
     uint32_t clients_most;   /* of all processes; 0: 10,000 */
     uint64_t value_bytes_most; /* of one argument; 0: what a shard can hold, at least 1 MiB */
     uint64_t lock_wait_ns;   /* for a shard's lock; 0: 250 ms */
@@ -43,6 +45,7 @@ struct nr_cache_server_settings {
 struct nr_cache_server_statistics {
     uint64_t commands, errors, hits, misses;
     uint64_t refused_clients, protocol_errors, strangers; /* above the limit; HTTP and the like */
+    uint64_t wrong_passwords;
     uint64_t published, invalidations, mesh_sent, mesh_received, mesh_dropped;
     uint64_t lock_timeouts;
 };

@@ -56,6 +56,7 @@ enum nr_crashpoint {
     NR_AT_TABLE_GAP_TAKEN = 35,    /* a gap is nobody's, nothing is written into it */
     NR_AT_TABLE_GAP_WRITTEN = 36,  /* its record is whole, no slot points to it */
     NR_AT_TABLE_GAP_LEFT = 37,     /* a replaced record is a filler, no gap is known there */
+    NR_AT_TABLE_NOTED = 38,        /* a change is noted for who watches, and not made */
     NR_CRASHPOINTS
 };
 

@@ -58,6 +58,10 @@ void nr_resp_reset(struct nr_resp *);
 /* `bytes`: from the command's first byte on, as many as there are by now (at most 4 GiB). */
 enum nr_resp_result nr_resp_parse(struct nr_resp *, const struct nr_resp_limits *,
                                   const uint8_t *bytes, size_t size);
+/* A glance ahead, for fetching what will be wanted: the second arguments of the whole commands at the
+ * beginning of the bytes, at most `most`, and where the last of these commands ends. Stops at anything unusual. */
+uint32_t nr_resp_glance(const uint8_t *bytes, size_t size, struct nr_bytes *seconds, uint32_t most,
+                        size_t *end);
 static inline struct nr_bytes nr_resp_argument(const struct nr_resp *resp, const uint8_t *bytes,
                                                uint32_t index)
 {

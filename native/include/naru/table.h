@@ -182,6 +182,11 @@ int nr_table_add_to(struct nr_table *, const struct nr_key *, int64_t delta, con
  * words. */
 int nr_table_lock_shards(struct nr_table *, const uint64_t *mask, uint64_t deadline_ns);
 void nr_table_unlock_shards(struct nr_table *, const uint64_t *mask);
+/* By who holds all of them to copy the table, which takes a while: whoever has others to serve can see it,
+ * and come again. 0: it is over. */
+void nr_table_say_copied(struct nr_table *, uint32_t pid);
+uint64_t nr_table_copier(const struct nr_table *);  /* who said so: a pid, alive or not */
+bool nr_table_is_copied(const struct nr_table *);   /* and it lives */
 uint32_t nr_table_shard_of(const struct nr_table *, const struct nr_key *);
 
 /* ---- tags: entries are forgotten together ---- */

@@ -24,6 +24,8 @@ class CacheServer:
         clients_most: int = 0,
         value_bytes_most: int = 0,
         lock_wait_s: float = 0,
+        path: str | None = None,
+        next_path: str | None = None,
         cluster_host: str | None = None,
         cluster_ports: Sequence[int] = (),
         port: int = 0,

@@ -4,6 +4,8 @@
 
 CacheServer     the protocol over an open table; attach() makes it a service of an engine
 """
+import os
+
 from cpython.pycapsule cimport PyCapsule_New, PyCapsule_SetContext
 from libc.stdint cimport uint16_t
 from libc.string cimport memset
@@ -34,6 +36,8 @@ cdef extern from "naru/cache_server.h" nogil:
         const int *outboxes
         const char *password
         const char *name
+        const char *path
+        const char *next_path
         uint32_t clients_most
         uint64_t value_bytes_most, lock_wait_ns
         const char *cluster_host
@@ -42,7 +46,7 @@ cdef extern from "naru/cache_server.h" nogil:
         uint64_t output_limit_bytes
     cdef struct nr_cache_server_statistics:
         uint64_t commands, errors, hits, misses
-        uint64_t refused_clients, protocol_errors, strangers
+        uint64_t refused_clients, protocol_errors, strangers, wrong_passwords
         uint64_t published, invalidations, mesh_sent, mesh_received, mesh_dropped
         uint64_t lock_timeouts
     int nr_cache_server_create(const nr_cache_server_settings *, nr_cache_server **)
@@ -73,6 +77,8 @@ cdef class CacheServer:
             None for a process alone.
         cluster_host, cluster_ports: where clients find the processes; None: no cluster.
         clients_most: of all processes. output_limit_bytes: what CONFIG GET says.
+        path: of the file, to follow it when it is resized; next_path: what comes before the number of a
+            successor that has not got the name yet. None: it is not followed.
         lock_wait_s: how long a write waits for the lock of a shard whose holder is stopped.
 
     Raises: CorruptedError, ProtocolError: it is no cache, or of another version.
@@ -83,13 +89,14 @@ cdef class CacheServer:
 
     def __cinit__(self, int fd, int page, *, str name="", uint32_t process=0, uint32_t processes=1,
                   inbox=None, outboxes=(), password=None, uint32_t clients_most=0,
-                  uint64_t value_bytes_most=0, double lock_wait_s=0, cluster_host=None,
+                  uint64_t value_bytes_most=0, double lock_wait_s=0, path=None,
+                  next_path=None, cluster_host=None,
                   cluster_ports=(), uint16_t port=0, uint64_t output_limit_bytes=0):
         cdef nr_cache_server_settings settings
         cdef nr_table *table
         cdef int[64] pairs
         cdef uint16_t[64] ports
-        cdef bytes encoded_name = name.encode(), host, secret
+        cdef bytes encoded_name = name.encode(), host, secret, file, next_file
         if not 0 < processes <= NR_SERVERS_MOST or process >= processes:
             raise ValueError(f"process {process} of {processes}: at most {NR_SERVERS_MOST} of them")
         memset(&settings, 0, sizeof(settings))
@@ -102,6 +109,9 @@ cdef class CacheServer:
                 pairs[i] = outboxes[i]
         settings.outboxes = pairs
         settings.name = encoded_name
+        if path is not None:
+            file, next_file = os.fsencode(path), os.fsencode(next_path)
+            settings.path, settings.next_path = file, next_file
         settings.clients_most = clients_most
         settings.value_bytes_most = value_bytes_most
         settings.lock_wait_ns = <uint64_t>(lock_wait_s * 1e9)

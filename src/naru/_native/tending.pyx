@@ -236,11 +236,13 @@ cdef class AllShards:
         if result < 0:
             raise error_of(result, "cache.lock_shards", self.address)
         self.held = True
+        nr_table_say_copied(self.mapping.table, getpid())  # a server's clients wait, and get no errors
         return nr_table_successor(self.mapping.table) == 0
 
     def __exit__(self, *error):
         if self.held:
             self.held = False
+            nr_table_say_copied(self.mapping.table, 0)
             nr_table_unlock_shards(self.mapping.table, self.mask)
 
 

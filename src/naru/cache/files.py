@@ -26,6 +26,7 @@ from naru.runtime import private_directory, runtime_directory
 __all__ = [
     "directory_of_names",
     "make_file",
+    "next_names",
     "open_file",
     "path_of",
     "remove_file",
@@ -177,8 +178,13 @@ def succeed(path: Path, current: Mapping, link: Link) -> None:
     _finish_succession(path, number)
 
 
+def next_names(path: Path) -> str:
+    """How the names of successors begin; 16 hexadecimal digits follow."""
+    return f"{path.parent}/.{path.name[:200]}.next."
+
+
 def _next_name(path: Path, number: int) -> Path:
-    return path.parent / f".{path.name[:200]}.next.{number:016x}"
+    return Path(f"{next_names(path)}{number:016x}")
 
 
 def _finish_succession(path: Path, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -14,6 +15,14 @@ from naru.cli.values import SECONDS, SIZE
 __all__ = ["serve"]
 
 USUAL = "tcp://127.0.0.1:6379"
+
+
+def _refuse_password(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(
+            "everybody can read a password in the list of processes: "
+            "NARU_CACHE_PASSWORD in the environment, or --requirepass-file"
+        )
 
 
 @click.command("serve", short_help="Server processes that speak Redis' protocol.")
@@ -34,15 +43,15 @@ USUAL = "tcp://127.0.0.1:6379"
 )
 @click.option("--size", type=SIZE, metavar="SIZE", help="Makes the cache when there is none.")
 @click.option(
-    "--requirepass",
-    envvar="NARU_CACHE_PASSWORD",
-    metavar="PASSWORD",
-    help="Clients must show it (AUTH). Better in NARU_CACHE_PASSWORD, where ps does not see it.",
-)
-@click.option(
     "--requirepass-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The same, in the first line of a file.",
+    help="Clients must show the first line of this file (AUTH). Or NARU_CACHE_PASSWORD in the environment.",
+)
+@click.option("--requirepass", hidden=True, expose_value=False, callback=_refuse_password)
+@click.option(
+    "--unprotected",
+    is_flag=True,
+    help="Without a password, also at addresses that other machines reach.",
 )
 @click.option(
     "--cluster",
@@ -84,8 +93,8 @@ def serve(
     bind: tuple[str, ...],
     processes: int,
     size: int | None,
-    requirepass: str | None,
     requirepass_file: Path | None,
+    unprotected: bool,
     cluster: bool,
     maxclients: int,
     output_limit: int,
@@ -102,8 +111,6 @@ def serve(
         naru cache serve sessions --bind unix:///run/sessions.sock --processes 1
         naru cache serve sessions --cluster --bind tcp://127.0.0.1:7000 --processes 3
     """
-    if requirepass_file is not None:
-        requirepass = (requirepass_file.read_text().splitlines() or [""])[0]
     try:
         settings = ServerSettings(
             clients_most=maxclients,
@@ -119,7 +126,8 @@ def serve(
         bind=bind or [USUAL],
         processes=processes,
         size_bytes=size,
-        password=requirepass,
+        password=_password(requirepass_file),
+        protected=not unprotected,
         cluster=cluster,
         settings=settings,
     )
@@ -127,6 +135,15 @@ def serve(
         if not quiet:
             _introduce(server, cluster)
         server.run()
+
+
+def _password(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get("NARU_CACHE_PASSWORD") or None
+    password = (file.read_text(encoding="utf-8").splitlines() or [""])[0]
+    if not password:
+        raise click.UsageError(f"--requirepass-file {file}: its first line is empty")
+    return password
 
 
 def _introduce(server: CacheServer, cluster: bool) -> None:

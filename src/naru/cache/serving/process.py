@@ -13,9 +13,11 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from naru._native import cache_server
 from naru._native.engine import raise_descriptor_limit
+from naru.cache.files import next_names
 from naru.cache.serving.places import open_file
 from naru.cache.serving.plan import ProcessPlan, ServerSettings
 from naru.engine import Engine
@@ -92,6 +94,8 @@ def _open(plan: ProcessPlan, limits: ServerSettings) -> cache_server.CacheServer
             fd,
             plan.page,
             name=plan.cache,
+            path=plan.path,
+            next_path=next_names(Path(plan.path)),
             process=plan.process,
             processes=plan.processes,
             inbox=plan.inbox,
@@ -110,7 +114,7 @@ def _open(plan: ProcessPlan, limits: ServerSettings) -> cache_server.CacheServer
 
 
 def _follow(server: cache_server.CacheServer, plan: ProcessPlan) -> None:
-    """Another file has the name of the cache now."""
+    """Another file has the name of the cache now, and no client has asked for anything since."""
     fd = open_file(plan.path)
     try:
         server.change_table(fd)

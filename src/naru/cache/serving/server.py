@@ -8,6 +8,7 @@ Must not know: connections, commands. Joins: cli/cache_serve.py runs it; process
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import select
@@ -29,13 +30,15 @@ from naru.cache.files import path_of
 from naru.cache.serving.places import make_if_missing
 from naru.cache.serving.plan import ProcessPlan, ServerSettings, pause_before_restart_s
 from naru.engine import listening_socket
-from naru.errors import ClosedError, NaruError, TimedOutError, UnsupportedError
+from naru.errors import ClosedError, NaruError, NotPermittedError, TimedOutError, UnsupportedError
 from naru.transports.tcp import with_port
 
 __all__ = ["CacheServer"]
 
 READY_S = 30.0
 """For a process to be ready: it imports Python modules, perhaps on a busy machine."""
+BACKLOG = 511
+"""Clients that may wait to be accepted, as Redis: many come at once when a process was started again."""
 WILDCARDS = ("0.0.0.0", "::")
 
 
@@ -72,12 +75,14 @@ class CacheServer:
         processes: 1 to 64; they share the addresses.
         size_bytes: makes the cache, when there is none.
         password: what AUTH must show; None: nothing is asked for.
+        protected: without a password, it listens only where other machines cannot reach it.
         cluster: each process listens at its own TCP port (the port of the first tcp:// address, and
             those behind it) and answers for its share of the 16,384 slots, as Redis Cluster.
         settings: limits.
 
     Blocks nowhere but in start(), run() and close(). Raises: NoSuchNameError: there is no such cache,
-    and no size was given; NameTakenError: somebody listens there; ValueError.
+    and no size was given; NameTakenError: somebody listens there; NotPermittedError: it would be
+    reached from other machines, without a password; ValueError.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class CacheServer:
         processes: int = 2,
         size_bytes: int | None = None,
         password: str | None = None,
+        protected: bool = True,
         cluster: bool = False,
         settings: ServerSettings | None = None,
     ) -> None:
@@ -101,6 +107,10 @@ class CacheServer:
         self._password = password
         self._cluster = cluster
         self._asked = [parse_address(one) if isinstance(one, str) else one for one in bind]
+        if password == "":
+            raise ValueError("password: an empty one protects nobody; None: nothing is asked for")
+        if protected and password is None:
+            _refuse_strangers(name, self._asked)
         self._path = path_of(name)
         self._children: list[_Child] = []
         self._shared: _Shared | None = None
@@ -153,7 +163,15 @@ class CacheServer:
         self, address: Address, reuse_port: bool = False
     ) -> tuple[socket.socket, Address, Callable[[], object]]:
         assert self._shared is not None
+        if "allow_uids" in address.options:
+            raise UnsupportedError(
+                f"{address}: a cache server does not look who connects: ?mode= of the socket and the "
+                "rights of its directory say who may, or a password",
+                operation="cache.serve", address=address,
+            )  # fmt: skip
         sock, real, close_name = listening_socket(address, reuse_port=reuse_port)
+        if "backlog" not in address.options:
+            sock.listen(BACKLOG)
         self._shared.listeners.append(sock)
         self._shared.closers.append(close_name)
         return sock, real, close_name
@@ -365,3 +383,22 @@ class CacheServer:
 def _flat(pairs: list[tuple[socket.socket, socket.socket]]) -> Iterator[socket.socket]:
     for pair in pairs:
         yield from pair
+
+
+def _refuse_strangers(name: str, asked: Sequence[Address]) -> None:
+    """Whoever reached it could read and write everything."""
+    for one in asked:
+        if one.transport == "tcp" and not _is_loopback(str(one.host)):
+            raise NotPermittedError(
+                f'cache.serve "{name}": other machines could use {one} without a password: set one '
+                "(NARU_CACHE_PASSWORD, --requirepass-file; password=), or say that they may "
+                "(--unprotected; protected=False)",
+                operation="cache.serve", address=one,
+            )  # fmt: skip
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
