@@ -71,6 +71,7 @@ run 0 test_broadcast
 run 0 test_broadcast_threads 20000
 run 0 test_table
 run 0 test_table_claims
+run 0 test_table_deaths
 run 0 test_table_model 15000
 run 0 test_table_processes 20
 run 0 test_table_threads 100000

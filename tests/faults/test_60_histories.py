@@ -7,9 +7,9 @@ import random
 from collections.abc import Iterable
 
 import pytest
+from histories import KINDS, Journal, Operation, _apply, contradiction
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from histories import KINDS, Journal, Operation, _apply, contradiction
 
 
 def get(begin: int, end: int, result: int | None) -> Operation:

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.watchdog(seconds=300)
 
 PROCESSES = 4
 KEYS = 5
-BALLAST = 20  # values between the recorded ones, so that logs go round and locks are held for longer
+BALLAST = (
+    20  # values between the recorded ones, so that logs go round and locks are held for longer
+)
 EVERY_S = 0.1
 MOST = 20_000  # operations of one process until it is killed
 
@@ -105,7 +107,9 @@ def record(cache: naru.Cache, kills: int) -> list[Operation]:
                 with AllShards(cache._mapping, 10.0, cache.address):
                     time.sleep(0.001)  # the writers meet here
                     if number % 3 == 1:
-                        authors[at].child.send_signal(signal.SIGKILL)  # in the middle, and had no turn
+                        authors[at].child.send_signal(
+                            signal.SIGKILL
+                        )  # in the middle, and had no turn
                 authors[at].child.send_signal(signal.SIGKILL)  # in the crowd that goes on
             history += authors[at].end()
             authors[at] = Author(cache, PROCESSES + number)

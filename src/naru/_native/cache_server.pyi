@@ -8,7 +8,6 @@ from naru._native.engine import Engine, Service
 PROCESSES_MOST: int
 PAGE_BYTES: int
 
-
 @disjoint_base
 class CacheServer:
     def __new__(
