@@ -83,7 +83,8 @@ static void send_packet(struct nr_cache_server *server, struct outbox *outbox, e
     struct msghdr message = {.msg_iov = all, .msg_iovlen = (size_t)count + 1};
     ssize_t sent = -EAGAIN;
 
-    memcpy(all + 1, parts, (size_t)count * sizeof *parts);
+    if (count > 0) /* parts of nothing may be NULL */
+        memcpy(all + 1, parts, (size_t)count * sizeof *parts);
     if (!outbox->first)
         sent = nr_os_send_message(outbox->fd, &message, MSG_DONTWAIT);
     if (sent >= 0)

@@ -28,7 +28,7 @@ build() {
     for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
         "$here"/test_hostile_ring.c "$here"/test_broadcast*.c "$here"/test_endpoints.c \
         "$here"/test_engine*.c "$here"/test_files.c "$here"/test_resp.c "$here"/test_table*.c \
-        "$here"/fuzz_*.c; do
+        "$here"/test_cache_threads.c "$here"/fuzz_*.c; do
         $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" -lm || exit 1
     done
     for bug in 1 3; do
@@ -75,6 +75,7 @@ run 0 test_table_deaths
 run 0 test_table_model 15000
 run 0 test_table_processes 20
 run 0 test_table_threads 100000
+run 0 test_cache_threads 2000
 for target in fuzz_broadcast fuzz_cache fuzz_frames fuzz_record fuzz_resp fuzz_ring fuzz_segment \
     fuzz_table; do
     run 0 $target "$corpus/$target"
@@ -98,13 +99,12 @@ run 0 test_broadcast_threads 20000
 for bug in 1 3; do
     run 66 planted_$bug 100000 1000
 done
-# TSan does not know pthread_mutex_clocklock(), and takes each unlock after it for a mistake.
-TSAN_OPTIONS="$TSAN_OPTIONS report_mutex_bugs=0"
 run 0 test_endpoints 10000
 run 0 test_table
 run 0 test_table_claims
 run 0 test_table_model 5000
 run 0 test_table_threads 20000
+run 0 test_cache_threads 1000
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
