@@ -18,7 +18,7 @@ import naru
 from naru._native.tending import AllShards
 from naru.testing.faults import Child, Events
 
-pytestmark = pytest.mark.watchdog(seconds=120)
+pytestmark = pytest.mark.watchdog(seconds=scaled(120, 900))
 
 KEYS = 64
 ACKNOWLEDGED = struct.Struct("<Q")
