@@ -13,7 +13,6 @@ Strict Linearizability (2003).
 from __future__ import annotations
 
 import mmap
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -125,8 +124,10 @@ def _at_end(
 
 # ---- writing it down ----
 
-_RECORD = struct.Struct("<QQqqBBBB")  # begin, end, argument, result, key, kind, how it went, state
-_STATE = _RECORD.size - 1
+# A record is eight words. Each is stored at once, where struct.pack_into() would first clear the place:
+# so a kill leaves a word as it was or as it is to be.
+_WORDS = 8
+_STATE, _BEGIN, _KEY, _KIND, _ARGUMENT, _END, _HOW, _RESULT = range(_WORDS)
 _BEGUN, _ENDED = 1, 2
 _VALUE, _NOTHING, _TRUTH = 0, 1, 2
 
@@ -137,10 +138,12 @@ class Journal:
     def __init__(self, most: int) -> None:
         """Room for `most` operations."""
         self.most = most
-        self._map = mmap.mmap(-1, most * _RECORD.size)
+        self._map = mmap.mmap(-1, most * _WORDS * 8)
+        self._words = memoryview(self._map).cast("q")
         self._next = 0
 
     def close(self) -> None:
+        self._words.release()
         self._map.close()
 
     @property
@@ -151,25 +154,24 @@ class Journal:
         self, key: int, kind: Kind, argument: int, call: Callable[[], int | bool | None]
     ) -> None:
         """Writes down that it begins, does it, writes down how it ended."""
-        at = self._next * _RECORD.size
-        number = KINDS.index(kind)
-        _RECORD.pack_into(self._map, at, time.monotonic_ns(), 0, argument, 0, key, number, 0, 0)
-        # The last byte for itself: a kill leaves a record that is whole, or none.
-        self._map[at + _STATE] = _BEGUN
-        begin_ns = time.monotonic_ns()
+        words, at = self._words, self._next * _WORDS
+        words[at + _KEY], words[at + _KIND] = key, KINDS.index(kind)
+        words[at + _ARGUMENT] = argument
+        words[at + _BEGIN] = time.monotonic_ns()
+        words[at + _STATE] = _BEGUN
         result = call()
-        end_ns = time.monotonic_ns()
-        how = _NOTHING if result is None else _TRUTH if isinstance(result, bool) else _VALUE
-        _RECORD.pack_into(
-            self._map, at, begin_ns, end_ns, argument, result or 0, key, number, how, _BEGUN
+        words[at + _END] = time.monotonic_ns()
+        words[at + _HOW] = (
+            _NOTHING if result is None else _TRUTH if isinstance(result, bool) else _VALUE
         )
-        self._map[at + _STATE] = _ENDED
+        words[at + _RESULT] = result or 0
+        words[at + _STATE] = _ENDED
         self._next += 1
 
     def operations(self, dead_ns: int) -> Iterator[Operation]:
         """All of them; the last one may have been under way when its process died."""
-        for at in range(0, self.most * _RECORD.size, _RECORD.size):
-            begin, end, argument, result, key, kind, how, state = _RECORD.unpack_from(self._map, at)
+        for at in range(0, self.most * _WORDS, _WORDS):
+            state, begin, key, kind, argument, end, how, result = self._words[at : at + _WORDS]
             if state == 0:
                 return
             if state == _BEGUN:

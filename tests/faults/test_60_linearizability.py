@@ -127,7 +127,9 @@ def test_60_a_legal_order_exists_whoever_is_killed(cache: naru.Cache) -> None:
     print(f"{len(history)} operations, {killed} killed, {cache.statistics()}")
     assert len(history) > 1000
     found = contradiction(history)
-    assert found is None, (found, around(history, found))
+    if found is not None:
+        print(around(history, found))
+    assert found is None
     assert cache.statistics().evicted == 0
     assert cache.statistics().rebuilt == 0
     assert cache.check().sound
@@ -140,9 +142,9 @@ def around(history: list[Operation], found: Operation) -> str:
         for one in sorted(history, key=lambda one: one.begin_ns)
         if one.key == found.key
         and one.begin_ns < found.end_ns
-        and one.end_ns > found.begin_ns - 1_000_000
+        and one.end_ns > found.begin_ns - 100_000_000
     ]
-    return "\n".join(map(str, near[-40:]))
+    return "\n".join(map(str, near[-100:]))
 
 
 def test_60_a_planted_fault_is_found(cache: naru.Cache) -> None:
