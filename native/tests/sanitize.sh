@@ -99,14 +99,14 @@ run 0 test_broadcast_threads 20000
 for bug in 1 3; do
     run 66 planted_$bug 100000 1000
 done
+# TSan does not know pthread_mutex_clocklock(), and takes each unlock after it for a mistake.
+TSAN_OPTIONS="$TSAN_OPTIONS report_mutex_bugs=0"
+run 0 test_endpoints 10000
 run 0 test_table
 run 0 test_table_claims
 run 0 test_table_model 5000
 run 0 test_table_threads 20000
 run 0 test_cache_threads 1000
-# TSan does not know pthread_mutex_clocklock(), and takes each unlock after it for a mistake.
-TSAN_OPTIONS="$TSAN_OPTIONS report_mutex_bugs=0"
-run 0 test_endpoints 10000
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
