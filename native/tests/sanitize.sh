@@ -57,6 +57,7 @@ kind="address, undefined"
 build "-fsanitize=address,undefined -fno-sanitize-recover=all"
 run 0 test_ring
 run 0 test_claims
+run 0 test_cache_threads 2000
 run 0 test_engine
 run 0 test_engine_sources 3000 20000
 run 0 test_engine_services
@@ -75,7 +76,6 @@ run 0 test_table_deaths
 run 0 test_table_model 15000
 run 0 test_table_processes 20
 run 0 test_table_threads 100000
-run 0 test_cache_threads 2000
 for target in fuzz_broadcast fuzz_cache fuzz_frames fuzz_record fuzz_resp fuzz_ring fuzz_segment \
     fuzz_table; do
     run 0 $target "$corpus/$target"
@@ -104,9 +104,9 @@ TSAN_OPTIONS="$TSAN_OPTIONS report_mutex_bugs=0"
 run 0 test_endpoints 10000
 run 0 test_table
 run 0 test_table_claims
+run 0 test_cache_threads 1000
 run 0 test_table_model 5000
 run 0 test_table_threads 20000
-run 0 test_cache_threads 1000
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
