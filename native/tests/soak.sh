@@ -31,11 +31,11 @@ build test_cache_threads "" cache_threads
 "$here/must_fail.sh" "$work/planted_4" 200000 2000000
 "$work/engine" 100000 2000000
 "$work/processes" 20000
-"$work/table_processes" 2000
+"$work/table_processes" 1000
 for turn in 1 2 3 4 5 6 7 8 9 10; do "$work/table_deaths"; done
-"$work/table_model" 2000000
-"$work/table_threads" 5000000
-"$work/cache_threads" 500000
+"$work/table_model" 300000
+"$work/table_threads" 3000000
+"$work/cache_threads" 100000
 "$work/segment" 15
 "$work/hostile_ring" 30
 "$work/threads" 50000000 "${1:-10000000}"
