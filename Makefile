@@ -61,9 +61,13 @@ profile: $(VENV)/installed ## the profile that is shipped, and its chart; a free
 soak: $(VENV)/installed $(VENV)/extras ## the long tests: half an hour
 	native/tests/soak.sh
 	NARU_SOAK_EXAMPLES=2500 $(BIN)/python -m pytest tests/processes/test_proxy.py -k every_byte
+	NARU_SOAK=1 NARU_SOAK_COMMANDS=100000 NARU_SOAK_STREAMS=20000 $(BIN)/python -m pytest \
+	  $(wildcard tests/faults/test_5*_cache*.py) tests/faults/test_60_linearizability.py \
+	  $(addprefix tests/processes/test_cache_,kill_rounds.py server_crowds.py server_like_redis.py server_mutated.py)
 
-fuzz: ## libFuzzer on what reads untrusted bytes, FUZZ_S seconds each; needs clang
+fuzz: $(VENV)/installed ## libFuzzer (clang) and atheris on what reads untrusted bytes, FUZZ_S seconds each
 	native/tests/fuzz.sh $(FUZZ_S)
+	$(BIN)/python tests/fuzz/fuzz_resp.py $(FUZZ_S) || [ $$? -eq 77 ]
 
 docs: $(VENV)/installed ## the tables of README.md and docs/ anew, from the code and the results
 	$(BIN)/python docs/tables.py

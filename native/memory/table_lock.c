@@ -1,3 +1,5 @@
+#include <sched.h>
+
 #include "table_parts.h"
 
 /* Recursive, so that between nr_table_lock_shards() and unlock the same thread passes. */
@@ -17,6 +19,18 @@ int nr_mutex_make(pthread_mutex_t *mutex)
     return -error;
 }
 
+#ifdef NR_TABLE_TSAN
+/* TSan does not know pthread_mutex_clocklock(): all that it orders would be a race. */
+static int try_until(pthread_mutex_t *mutex, uint64_t deadline_ns)
+{
+    int error;
+
+    while ((error = pthread_mutex_trylock(mutex)) == EBUSY && nr_os_now_ns() < deadline_ns)
+        sched_yield();
+    return error == EBUSY ? ETIMEDOUT : error;
+}
+#endif
+
 /* An error number, as pthread's. */
 static int wait_for(pthread_mutex_t *mutex, uint64_t deadline_ns)
 {
@@ -24,20 +38,19 @@ static int wait_for(pthread_mutex_t *mutex, uint64_t deadline_ns)
 
     if (deadline_ns == NR_FOREVER)
         return pthread_mutex_lock(mutex);
+#ifdef NR_TABLE_TSAN
+    return try_until(mutex, deadline_ns);
+#endif
     return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
 }
 
 /* Not pthread_mutex_trylock(): in glibc 2.36 it keeps a mutex that cannot be recovered, and says so only the
- * first time. TSan knows nothing else. */
+ * first time. */
 static int try_now(pthread_mutex_t *mutex)
 {
-#ifdef NR_TABLE_TSAN
-    return pthread_mutex_trylock(mutex);
-#else
     int error = wait_for(mutex, 0);
 
     return error == ETIMEDOUT ? EBUSY : error;
-#endif
 }
 
 static bool is_sane(const struct nr_view *view)

@@ -28,7 +28,7 @@ build() {
     for source in "$here"/test_ring*.c "$here"/test_segment.c "$here"/test_claims.c \
         "$here"/test_hostile_ring.c "$here"/test_broadcast*.c "$here"/test_endpoints.c \
         "$here"/test_engine*.c "$here"/test_files.c "$here"/test_resp.c "$here"/test_table*.c \
-        "$here"/fuzz_*.c; do
+        "$here"/test_cache_threads.c "$here"/fuzz_*.c; do
         $cc $common $1 "$source" "$work"/*.o -o "$work/$(basename "$source" .c)" -lm || exit 1
     done
     for bug in 1 3; do
@@ -57,6 +57,7 @@ kind="address, undefined"
 build "-fsanitize=address,undefined -fno-sanitize-recover=all"
 run 0 test_ring
 run 0 test_claims
+run 0 test_cache_threads 2000
 run 0 test_engine
 run 0 test_engine_sources 3000 20000
 run 0 test_engine_services
@@ -71,6 +72,7 @@ run 0 test_broadcast
 run 0 test_broadcast_threads 20000
 run 0 test_table
 run 0 test_table_claims
+run 0 test_table_deaths
 run 0 test_table_model 15000
 run 0 test_table_processes 20
 run 0 test_table_threads 100000
@@ -103,6 +105,7 @@ TSAN_OPTIONS="$TSAN_OPTIONS report_mutex_bugs=0"
 run 0 test_endpoints 10000
 run 0 test_table
 run 0 test_table_claims
+run 0 test_cache_threads 1000
 run 0 test_table_model 5000
 run 0 test_table_threads 20000
 run 0 test_table_watch

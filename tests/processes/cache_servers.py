@@ -29,8 +29,10 @@ class Resp:
     def __init__(self, address: Any) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
+        self.sock.connect(
+            address
+        )  # waits in the line; with a timeout it is EAGAIN when the line is full
         self.sock.settimeout(PATIENCE_S)
-        self.sock.connect(address)
         self._kept = b""
 
     def __enter__(self) -> Resp:
