@@ -88,7 +88,7 @@ static void recover(struct nr_view *view)
  * who see it. */
 static int make_anew(struct nr_view *view, uint64_t deadline_ns)
 {
-    pthread_mutex_t *guard = &view->table->header->rebuilding;
+    pthread_mutex_t *guard = &view->table->header->rebuilding, fresh;
     int error = wait_for(guard, deadline_ns), result = 0;
 
     if (error == EOWNERDEAD)
@@ -98,7 +98,9 @@ static int make_anew(struct nr_view *view, uint64_t deadline_ns)
     error = try_now(&view->shard->lock);
     if (error == ENOTRECOVERABLE) {
         rebuild(view); /* writers have no mutex to take, so nobody is in our way */
-        result = nr_mutex_make(&view->shard->lock);
+        result = nr_mutex_make(&fresh);
+        if (result == 0) /* at once: somebody may be trying the lock, and what kind it is must never change */
+            memcpy(&view->shard->lock, &fresh, sizeof fresh);
     } else if (error == EOWNERDEAD) {
         recover(view);
         pthread_mutex_unlock(&view->shard->lock);

@@ -175,7 +175,7 @@ def listening_socket(
     """For servers of several processes, which hand it on.
 
     Returns: the socket, the address with the port that the kernel chose, and what gives its name up.
-    Raises: UnsupportedError for anything but tcp and unix; NameTakenError and others.
+    Raises: UnsupportedError for anything but tcp and unix, and for ?allow_uids=; NameTakenError and others.
     """
     parsed = _parse(address)
     return _listen_unix(parsed) if parsed.transport == "unix" else _listen_tcp(parsed, reuse_port)
@@ -194,6 +194,13 @@ def _listen_all(engine: Engine, service: Service, addresses: tuple[str | Address
 
 
 def _listen_unix(address: Address) -> tuple[socket.socket, Address, Callable[[], object]]:
+    if "allow_uids" in address.options:
+        raise UnsupportedError(
+            f"{address}: the engine does not look who connects: ?mode= of the socket and the rights of its "
+            "directory say who may",
+            operation="engine.listen",
+            address=address,
+        )
     settings = UnixSettings.from_address(address)
     sock, close_name = bound_socket(address, settings, socket.SOCK_STREAM)
     try:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,3 +322,10 @@ def test_descriptor_limit_in_words() -> None:
         20_000, per_connection=2
     )
     assert "about 0 connections" in describe_limit(3)
+
+
+def test_allowed_users_are_not_promised(tmp_path: Path) -> None:
+    with naru.Engine() as engine:
+        with pytest.raises(naru.UnsupportedError, match="does not look who connects"):
+            engine.echo(f"unix://{tmp_path}/s?allow_uids=5")
+        assert list(tmp_path.iterdir()) == []

@@ -163,12 +163,6 @@ class CacheServer:
         self, address: Address, reuse_port: bool = False
     ) -> tuple[socket.socket, Address, Callable[[], object]]:
         assert self._shared is not None
-        if "allow_uids" in address.options:
-            raise UnsupportedError(
-                f"{address}: a cache server does not look who connects: ?mode= of the socket and the "
-                "rights of its directory say who may, or a password",
-                operation="cache.serve", address=address,
-            )  # fmt: skip
         sock, real, close_name = listening_socket(address, reuse_port=reuse_port)
         if "backlog" not in address.options:
             sock.listen(BACKLOG)
