@@ -179,6 +179,17 @@ static void make_keys(struct nr_table *table, const uint64_t seed[2])
         table->hash_keys[i] = mix(&state[0]) ^ mix(&state[1]) * (2 * (uint64_t)i + 1);
 }
 
+/* Another generation of the same cache counts from elsewhere: a version that somebody has read there is none
+ * here (cas). */
+static void begin_versions(struct nr_table *table)
+{
+    for (uint32_t i = 0; i < table->layout.shards; i++) {
+        const uint64_t moment[2] = {nr_os_real_ns(), i};
+
+        nr_shard_at(table, i)->version = nr_table_hash(table->hash_keys, moment, sizeof moment);
+    }
+}
+
 int nr_table_create(int fd, const struct nr_table_settings *settings, struct nr_table **out)
 {
     struct nr_table *table;
@@ -205,6 +216,7 @@ int nr_table_create(int fd, const struct nr_table_settings *settings, struct nr_
     memcpy(header->codec, settings->codec, sizeof header->codec);
     header->made_real_ms = (int64_t)(nr_os_real_ns() / 1000000u);
     make_keys(table, settings->seed);
+    begin_versions(table);
     result = settle_in_boot(table); /* of zeroes: certainly another one */
     if (result < 0) {
         forget(table);

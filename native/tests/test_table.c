@@ -57,6 +57,22 @@ static void bad_settings_and_files_are_refused(void)
     nr_os_close(fd);
 }
 
+static void versions_of_another_generation_are_others(void)
+{
+    struct nr_entry entries[2];
+
+    for (int i = 0; i < 2; i++) {
+        struct nr_table *table = tables_make(MIB, 1, 0); /* of the same seed */
+        struct iovec part = {(void *)"v", 1};
+        struct nr_change change = {.parts = &part, .count = 1};
+        struct nr_key key = nr_table_key(table, "k", 1);
+
+        CHECK_EQUAL(nr_table_set(table, &key, &change, NR_FOREVER, &entries[i]), 0);
+        nr_table_close(table);
+    }
+    CHECK(entries[0].version != entries[1].version);
+}
+
 static void settings_come_back(void)
 {
     struct nr_table_settings asked = {.size_bytes = 5 * MIB + 77, .seed = {3, 4}, .codec = "msgpack"};
@@ -397,6 +413,7 @@ __attribute__((unused)) static void lost_mutex_is_made_anew(void)
 int main(void)
 {
     RUN(bad_settings_and_files_are_refused);
+    RUN(versions_of_another_generation_are_others);
     RUN(settings_come_back);
     RUN(limits_are_told);
     RUN(numbers_are_as_in_redis);

@@ -16,8 +16,9 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.string cimport memcmp, memset
 from posix.unistd cimport getpid
 
-from naru._native.table cimport *
-from naru._native.table import error_of
+from naru._native.mapping cimport *
+from naru._native.mapping import error_of
+from naru._native.table cimport Table
 
 cdef extern from "<sys/vfs.h>" nogil:
     cdef struct statfs_t "statfs":
