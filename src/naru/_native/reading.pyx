@@ -193,7 +193,7 @@ cdef class Readable:
         return result >= 0
 
     def get_many(self, object keys):
-        """The values of many keys; quicker than one by one, because their places are fetched together.
+        """The values of many keys; in a large cache quicker than one by one: their places are fetched together.
 
         Args:
             keys: any iterable of keys.
