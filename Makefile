@@ -29,7 +29,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/installed ## set up, and measure every transport side by side: naru bench
-	$(BIN)/naru bench $(or $(BENCH),--budget 60)
+	$(BIN)/naru bench $(or $(BENCH),--budget 30)
 
 test: test-native test-sanitizers $(VENV)/installed $(VENV)/extras ## every test: C, sanitizers, Python
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
