@@ -87,6 +87,7 @@ __attribute__((always_inline)) static inline enum outcome look_into(const struct
         /* pairs with: nr_index_change */
         uint64_t slot = atomic_load_explicit(&slots[i], memory_order_acquire);
 
+        NR_CRASHPOINT(NR_AT_TABLE_SLOT_READ);
         if (nr_slot_tag(slot) != tag)
             continue;
         sight->place = &slots[i];

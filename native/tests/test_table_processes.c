@@ -326,6 +326,72 @@ static void stopped_holder_is_waited_for_and_others_go_on(void)
     close_all();
 }
 
+/* ---- a record that is written and not published ---- */
+
+static uint64_t writing_of_first(struct nr_table *of)
+{
+    uint8_t value[MOST];
+    uint32_t number = 0;
+    struct nr_key key = key_of(of, &number);
+    struct nr_entry entry;
+    uint64_t writing = 0;
+
+    CHECK_EQUAL(nr_table_get(of, &key, value, sizeof value, &entry), 0);
+    CHECK(tables_is_whole(value, entry.size_bytes, number, &writing));
+    return writing;
+}
+
+static void write_first(unsigned writer, uint64_t writing, uint64_t count)
+{
+    uint8_t value[200];
+    uint32_t number = 0;
+    struct nr_key key = key_of(table, &number);
+
+    (void)writer, (void)count;
+    tables_fill(value, sizeof value, number, writing);
+    REQUIRE(tables_set(table, &key, value, sizeof value) == 0);
+}
+
+static void read_first(unsigned writer, uint64_t seed, uint64_t count)
+{
+    (void)writer, (void)seed, (void)count;
+    atomic_store(&diary->reads, writing_of_first(table));
+}
+
+static void await_stop(pid_t child)
+{
+    siginfo_t info = {0};
+
+    REQUIRE(waitid(P_PID, (id_t)child, &info, WSTOPPED | WNOWAIT) == 0);
+}
+
+/* The reader has seen the slot point to a place that is given up, and then taken for the same key by a writer
+ * who dies before he publishes: what he wrote there was never the value. */
+static void unpublished_value_is_not_read(void)
+{
+    pid_t reader, writer;
+    int status;
+
+    open_all(false);
+    for (uint64_t writing = 1; writing <= 3; writing++)
+        write_first(0, writing, 0); /* the third is where the first was */
+    reader = start(read_first, 0, 0, 0, "39:stop");
+    await_stop(reader);
+    write_first(0, 4, 0);
+    writer = start(write_first, 0, 5, 0, "36:stop");
+    await_stop(writer);
+    kill(reader, SIGCONT);
+    REQUIRE(waitpid(reader, &status, 0) == reader);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK_EQUAL(atomic_load(&diary->reads), 4);
+    kill_now(writer);
+    CHECK_EQUAL(writing_of_first(table), 4);
+    write_first(0, 6, 0);
+    CHECK_EQUAL(writing_of_first(table), 6);
+    CHECK_EQUAL(tables_faults(table), 0);
+    close_all();
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -336,5 +402,6 @@ int main(int argc, char **argv)
     RUN(death_at_every_point_of_a_full_table);
     RUN(death_in_the_repair_leaves_it_to_the_next);
     RUN(stopped_holder_is_waited_for_and_others_go_on);
+    RUN(unpublished_value_is_not_read);
     return check_finish();
 }

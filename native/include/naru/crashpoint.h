@@ -57,6 +57,7 @@ enum nr_crashpoint {
     NR_AT_TABLE_GAP_WRITTEN = 36,  /* its record is whole, no slot points to it */
     NR_AT_TABLE_GAP_LEFT = 37,     /* a replaced record is a filler, no gap is known there */
     NR_AT_TABLE_NOTED = 38,        /* a change is noted for who watches, and not made */
+    NR_AT_TABLE_SLOT_READ = 39,    /* a reader knows where a record was, it has not looked there */
     NR_CRASHPOINTS
 };
 
