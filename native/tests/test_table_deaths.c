@@ -4,12 +4,10 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
 #include "../memory/table_parts.h" /* a mutex that somebody else spoils */
-#include "naru/crashpoint.h"
 #include "tables.h"
+#include "victims.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define MOST_KEYS 800u
@@ -109,29 +107,13 @@ static void work(void)
 
 static pid_t start(void (*body)(void), const char *crashpoint)
 {
-    pid_t child;
+    pid_t child = victim_fork(crashpoint);
 
-    fflush(stdout);
-    child = fork();
-    REQUIRE(child >= 0);
     if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        alarm(0);
-        nr_crashpoint_arm(crashpoint);
         body();
         _exit(0);
     }
     return child;
-}
-
-static bool was_killed(pid_t child)
-{
-    int status = 0;
-
-    REQUIRE(waitpid(child, &status, 0) == child);
-    if (!WIFSIGNALED(status))
-        CHECK_EQUAL(status, 0);
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 }
 
 static bool dies_at(void (*body)(void), int point, int repeat)
@@ -139,7 +121,7 @@ static bool dies_at(void (*body)(void), int point, int repeat)
     char text[40];
 
     snprintf(text, sizeof text, "%d:abort@%d", point, repeat);
-    return was_killed(start(body, text));
+    return victim_bury(start(body, text));
 }
 
 static void open_all(uint64_t size_bytes, uint32_t shards, uint32_t key_count, bool is_tight)
@@ -239,7 +221,7 @@ static void at_every_point(bool is_tight)
     static const int repeats[] = {1, 2, 3, 10, 47, 300};
 
     open_all(is_tight ? 2 * MIB : 4 * MIB, 2, is_tight ? MOST_KEYS : 200, is_tight);
-    CHECK(!was_killed(start(work, NULL))); /* the logs have gone round */
+    CHECK(!victim_bury(start(work, NULL))); /* the logs have gone round */
     check_all(0);
     for (int point = NR_AT_TABLE_LOCKED; point <= NR_AT_TABLE_UNLOCK; point++) {
         int died = 0;
@@ -285,7 +267,7 @@ static void death_with_all_shards_locked_frees_all(void)
     int died = 0;
 
     open_all(8 * MIB, 4, 100, false);
-    CHECK(!was_killed(start(work, NULL)));
+    CHECK(!victim_bury(start(work, NULL)));
     check_all(0);
     for (int point = NR_AT_TABLE_LOCKED; point <= NR_AT_TABLE_UNLOCK; point++) {
         uint64_t before = atomic_load(&diary->done);
@@ -416,7 +398,7 @@ static void death_while_claiming_leaves_the_claim_to_others(void)
     open_all(MIB, 1, 10, false);
     for (size_t i = 0; i < 3; i++) {
         CHECK(dies_at(claim_one, points[i], 1));
-        CHECK(!was_killed(start(claim_one, NULL))); /* who dies without giving it back */
+        CHECK(!victim_bury(start(claim_one, NULL))); /* who dies without giving it back */
     }
     CHECK_EQUAL(tables_faults(table), 0);
     close_all();
@@ -467,8 +449,8 @@ static void give_up_the_repair(void)
 
 static void lose_the_mutex(void)
 {
-    CHECK(was_killed(start(hold_and_die, NULL)));
-    CHECK(!was_killed(start(give_up_the_repair, NULL)));
+    CHECK(victim_bury(start(hold_and_die, NULL)));
+    CHECK(!victim_bury(start(give_up_the_repair, NULL)));
 }
 
 static uint32_t count_in(uint32_t shard)
@@ -508,7 +490,7 @@ static void lost_mutex_costs_its_shard_once_and_no_other(void)
         for (int i = 0; i < PROCESSES; i++)
             children[i] = start(fill_all, NULL);
         for (int i = 0; i < PROCESSES; i++)
-            CHECK(!was_killed(children[i]));
+            CHECK(!victim_bury(children[i]));
         CHECK_EQUAL(rebuilt(), turn);
         CHECK_EQUAL(count_in(1), others);
         CHECK_EQUAL(count_in(0), keys - others);
@@ -593,7 +575,7 @@ static void stop_at(int point)
         writers_time_out(a_key_of(0), 3);
         CHECK_EQUAL(atomic_load(&diary->done), 0);
         kill(child, SIGCONT);
-        CHECK(!was_killed(child));
+        CHECK(!victim_bury(child));
         CHECK_EQUAL(atomic_load(&diary->done), 1); /* nobody took it from him: he ended what he began */
         CHECK_EQUAL(read_standing(a_key_of(0)).number, 1);
     }

@@ -6,11 +6,9 @@
  * table has the one or the other for each of its keys. */
 #include <sched.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
-#include "naru/crashpoint.h"
 #include "tables.h"
+#include "victims.h"
 
 #define WRITERS 2
 #define KEYS 2000u /* of each writer */
@@ -99,15 +97,9 @@ static void read_until_killed(uint64_t seed)
 static pid_t start(void (*body)(unsigned, uint64_t, uint64_t), unsigned writer, uint64_t seed,
                    uint64_t count, const char *crashpoint)
 {
-    pid_t child;
+    pid_t child = victim_fork(crashpoint);
 
-    fflush(stdout);
-    child = fork();
-    REQUIRE(child >= 0);
     if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        alarm(0);
-        nr_crashpoint_arm(crashpoint);
         if (body)
             body(writer, seed, count);
         else
@@ -117,18 +109,10 @@ static pid_t start(void (*body)(unsigned, uint64_t, uint64_t), unsigned writer, 
     return child;
 }
 
-static bool bury(pid_t child)
-{
-    int status = 0;
-
-    REQUIRE(waitpid(child, &status, 0) == child);
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-}
-
 static void kill_now(pid_t child)
 {
     kill(child, SIGKILL);
-    CHECK(bury(child));
+    CHECK(victim_bury(child));
 }
 
 /* ---- what must hold after a death ---- */
@@ -228,7 +212,7 @@ static int die_at(int point, int repeat)
     bool died;
 
     snprintf(text, sizeof text, "%d:abort@%d", point, repeat);
-    died = bury(start(write_until_killed, 0, (uint64_t)(point * 100 + repeat), 4000, text));
+    died = victim_bury(start(write_until_killed, 0, (uint64_t)(point * 100 + repeat), 4000, text));
     check_all();
     if (atomic_load(&check_state.failures) > 0)
         fprintf(stderr, "  at %s\n", text);
@@ -238,7 +222,7 @@ static int die_at(int point, int repeat)
 static void at_every_point(bool is_tight)
 {
     open_all(is_tight);
-    bury(start(write_until_killed, 0, 1, 30000, NULL)); /* the logs have gone round */
+    victim_bury(start(write_until_killed, 0, 1, 30000, NULL)); /* the logs have gone round */
     for (int point = NR_AT_TABLE_LOCKED; point <= NR_AT_TABLE_GAP_LEFT; point++) {
         int died = 0;
 
@@ -273,12 +257,12 @@ static void death_in_the_repair_leaves_it_to_the_next(void)
             char text[40];
 
             snprintf(text, sizeof text, "%d:abort@50", points[i]);
-            CHECK(bury(start(write_until_killed, 0, 3, 4000, text)));
+            CHECK(victim_bury(start(write_until_killed, 0, 3, 4000, text)));
             snprintf(text, sizeof text, "%d:abort", repair);
-            CHECK(bury(start(write_until_killed, 1, 4, 4000, text)));
+            CHECK(victim_bury(start(write_until_killed, 1, 4, 4000, text)));
             check_all();
         }
-    CHECK(bury(start(empty_table, 0, 0, 0, "33:abort")));
+    CHECK(victim_bury(start(empty_table, 0, 0, 0, "33:abort")));
     CHECK_EQUAL(tables_faults(table), 0); /* finished by who came next */
     nr_table_read_statistics(table, 0, &statistics);
     CHECK_EQUAL(statistics.entries, 0);
@@ -297,7 +281,7 @@ static void stopped_holder_is_waited_for_and_others_go_on(void)
     pid_t child;
 
     open_all(false);
-    bury(start(write_until_killed, 0, 1, 30 * KEYS, NULL)); /* each of them, almost surely */
+    victim_bury(start(write_until_killed, 0, 1, 30 * KEYS, NULL)); /* each of them, almost surely */
     child = start(write_until_killed, 0, 2, UINT64_MAX, "21:stop@50");
     REQUIRE(waitid(P_PID, (id_t)child, &info, WSTOPPED | WNOWAIT) == 0);
     for (uint32_t number = 0; number < KEYS; number++) {
