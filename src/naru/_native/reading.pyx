@@ -193,7 +193,7 @@ cdef class Readable:
         return result >= 0
 
     def get_many(self, object keys):
-        """The values of many keys; in a large cache quicker than one by one: their places are fetched together.
+        """The values of many keys. In a large cache quicker than one by one: they are fetched together.
 
         Args:
             keys: any iterable of keys.

@@ -1,10 +1,12 @@
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from typing_extensions import disjoint_base
 
 from naru._native.mapping import Mapping
 from naru._native.reading import Readable
+
+_Tags: TypeAlias = Iterable[str | bytes] | str | bytes | None
 
 @disjoint_base
 class Table(Readable):
@@ -22,7 +24,7 @@ class Table(Readable):
         key: str | bytes,
         value: Any,
         ttl_s: float | None = None,
-        tags: Iterable[str | bytes] | str | bytes | None = None,
+        tags: _Tags = None,
     ) -> None: ...
     def __setitem__(self, key: str | bytes, value: Any, /) -> None: ...
     def add(
@@ -30,14 +32,14 @@ class Table(Readable):
         key: str | bytes,
         value: Any,
         ttl_s: float | None = None,
-        tags: Iterable[str | bytes] | str | bytes | None = None,
+        tags: _Tags = None,
     ) -> bool: ...
     def replace(
         self,
         key: str | bytes,
         value: Any,
         ttl_s: float | None = None,
-        tags: Iterable[str | bytes] | str | bytes | None = None,
+        tags: _Tags = None,
     ) -> bool: ...
     def cas(
         self,
@@ -45,13 +47,13 @@ class Table(Readable):
         value: Any,
         version: int,
         ttl_s: float | None = None,
-        tags: Iterable[str | bytes] | str | bytes | None = None,
+        tags: _Tags = None,
     ) -> bool: ...
     def set_many(
         self,
         items: Any,
         ttl_s: float | None = None,
-        tags: Iterable[str | bytes] | str | bytes | None = None,
+        tags: _Tags = None,
     ) -> None: ...
     def delete(self, key: str | bytes) -> bool: ...
     def __delitem__(self, key: str | bytes, /) -> None: ...

@@ -240,6 +240,12 @@ def check(name: str, repair: bool, as_json: bool, pickled: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _say_count(entries: int) -> None:
+    """To a person, not to a script."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        click.echo(f"{entries:,} entries", err=True)
+
+
 @command.command("snapshot")
 @_name
 @click.argument("file", type=click.Path(dir_okay=False))
@@ -247,9 +253,7 @@ def check(name: str, repair: bool, as_json: bool, pickled: bool) -> None:
 def snapshot(name: str, file: str, pickled: bool) -> None:
     """Writes all entries into FILE, which holds secrets as the cache does (mode 0600)."""
     with _open_local(name, pickled) as cache:
-        count = cache.snapshot(file)
-    if sys.stderr is not None and sys.stderr.isatty():
-        click.echo(f"{count:,} entries", err=True)
+        _say_count(cache.snapshot(file))
 
 
 @command.command("restore")
@@ -259,9 +263,7 @@ def snapshot(name: str, file: str, pickled: bool) -> None:
 def restore(name: str, file: str, pickled: bool) -> None:
     """Replaces everything in the cache by what is in FILE."""
     with _open_local(name, pickled) as cache:
-        count = cache.restore(file)
-    if sys.stderr is not None and sys.stderr.isatty():
-        click.echo(f"{count:,} entries", err=True)
+        _say_count(cache.restore(file))
 
 
 @command.command("drop")

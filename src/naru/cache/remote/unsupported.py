@@ -5,6 +5,7 @@ Holds: Unsupported. Must not know: servers. Joins: RemoteBase inherits it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NoReturn
 
 from naru.errors import UnsupportedError
@@ -12,13 +13,13 @@ from naru.errors import UnsupportedError
 __all__ = ["Unsupported"]
 
 
-class Unsupported:
+class Unsupported(ABC):
     """Verbs of naru.Cache that would have to reach into the server's memory."""
 
     @property
+    @abstractmethod
     def address(self) -> Any:
         """The URL, without the password."""
-        raise NotImplementedError
 
     def _cannot(self, verb: str, why: str) -> NoReturn:
         raise UnsupportedError(
