@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ VALUES = st.one_of(
     st.lists(st.integers(0, 5), max_size=4),
     st.dictionaries(st.text(max_size=3), st.floats(allow_nan=False), max_size=3),
     st.sampled_from([b"x" * 5_000, b""]),
+    st.sampled_from(
+        [b"0", "41", b"-7", "-0", b"007", b"%d" % (2**63 - 1), str(2**63), "+1", "\u0661"]
+    ),
 )
 # Never does a sum of steps meet a ttl: the real clock goes on, too.
 TTLS = st.sampled_from([None, None, 10_000.0, 20_000.0, 3e6])
@@ -115,8 +119,8 @@ class Verbs(RuleBasedStateMachine):
             with pytest.raises(KeyError):
                 self.cache.incr(key, delta, initial)
             return
-        old = initial if entry is None else entry.value
-        if isinstance(old, bool) or not isinstance(old, int):
+        old = initial if entry is None else self.number_in(entry.value)
+        if old is None:
             with pytest.raises(naru.NaruError):
                 self.cache.incr(key, delta, initial)
             return
@@ -128,7 +132,17 @@ class Verbs(RuleBasedStateMachine):
         if entry is None:
             self.put(key, old + delta, None, set())
         else:
-            entry.value = old + delta
+            entry.value = self.number_as(entry.value, old + delta)
+
+    @staticmethod
+    def number_in(value: Any) -> int | None:
+        """What incr() makes of it; None: it refuses."""
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    @staticmethod
+    def number_as(value: Any, number: int) -> Any:
+        """How a number stands there in the place of `value`."""
+        return number
 
     @rule(key=KEYS, ttl_s=TTLS)
     def touch(self, key: Any, ttl_s: float | None) -> None:
@@ -194,6 +208,22 @@ class Caches(Verbs):
         self.folder = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="nc-")
         # Large enough that nothing is evicted: a dict does not do that either.
         return naru.Cache.create(Path(self.folder.name, "model"), 8 << 20, shards=2)
+
+    @staticmethod
+    def number_in(value: Any) -> int | None:
+        """Digits count, too: so a client of Redis writes a number."""
+        if not isinstance(value, bytes | str):
+            return Verbs.number_in(value)
+        text = value.decode("latin-1") if isinstance(value, bytes) else value
+        if not re.fullmatch("0|-?[1-9][0-9]{0,18}", text):
+            return None
+        return int(text) if -(2**63) <= int(text) < 2**63 else None
+
+    @staticmethod
+    def number_as(value: Any, number: int) -> Any:
+        if isinstance(value, bytes):
+            return b"%d" % number
+        return str(number) if isinstance(value, str) else number
 
     def teardown(self) -> None:
         assert self.cache.check().sound
