@@ -1,5 +1,5 @@
-from naru._native.mapping cimport *
-from naru._native.reading cimport Readable
+from naru._native.table_file cimport *
+from naru._native.table_reading cimport Readable
 
 
 cdef class Table(Readable):

@@ -3,8 +3,8 @@ from typing import Any, TypeAlias
 
 from typing_extensions import disjoint_base
 
-from naru._native.mapping import Mapping
-from naru._native.reading import Readable
+from naru._native.table_file import Mapping
+from naru._native.table_reading import Readable
 
 _Tags: TypeAlias = Iterable[str | bytes] | str | bytes | None
 

@@ -297,7 +297,8 @@ cdef class Table(Readable):
             initial: what a key that is not there counts as; None: KeyError.
             ttl_s: of a key that is made by this; one that is there keeps its own.
 
-        Returns: the sum.
+        Returns: the sum. Digits in bytes or str (so a client of Redis writes a number) count, and what stands
+        there stays bytes or str.
 
         Raises:
             KeyError: not there, and initial is None.

@@ -1,4 +1,4 @@
-# naru/table.h, and what mapping.pyx has for the verbs.
+# naru/table.h, and what table_file.pyx has for the verbs.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "<stdbool.h>" nogil:

@@ -4,7 +4,7 @@
 """A shared cache's file, mapped; and what every verb needs of it: keys, expiry, tags, errors.
 
 Holds: Mapping, create, attach, Tags, error_of. Must not know: values, names of files.
-Joins: reading.pyx, table.pyx and tending.pyx have the verbs. A Mapping outlives its handle's close() for
+Joins: table_reading.pyx, table.pyx and tending.pyx have the verbs. A Mapping outlives its handle's close() for
 as long as a verb of another thread is inside.
 """
 import errno as errnos

@@ -1,4 +1,4 @@
-from naru._native.mapping cimport *
+from naru._native.table_file cimport *
 
 
 cdef class Readable:

@@ -3,7 +3,7 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
-from naru._native.mapping import Mapping
+from naru._native.table_file import Mapping
 from naru.buffers import WriteableBuffer
 
 @disjoint_base

@@ -17,7 +17,7 @@ from cpython.ref cimport Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 from naru import errors
-from naru._native.mapping import error_of
+from naru._native.table_file import error_of
 
 cdef extern from "Python.h":
     ctypedef struct PyThreadState:

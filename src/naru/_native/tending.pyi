@@ -4,8 +4,8 @@ from typing import Any, Self
 
 from typing_extensions import disjoint_base
 
-from naru._native.mapping import Mapping
 from naru._native.table import Table
+from naru._native.table_file import Mapping
 
 def is_in_memory(path: str | os.PathLike[str]) -> bool: ...
 def settings_of(mapping: Mapping) -> dict[str, Any]: ...

@@ -16,8 +16,8 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.string cimport memcmp, memset
 from posix.unistd cimport getpid
 
-from naru._native.mapping cimport *
-from naru._native.mapping import error_of
+from naru._native.table_file cimport *
+from naru._native.table_file import error_of
 from naru._native.table cimport Table
 
 cdef extern from "<sys/vfs.h>" nogil:

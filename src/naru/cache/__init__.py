@@ -26,7 +26,7 @@ Map of the folder:
     serving      server processes that speak Redis' protocol over a cache
     django, flask_caching, aiocache    backends of these frameworks
 
-The quick verbs are C: naru._native.reading and table. Must not know: transports, channels.
+The quick verbs are C: naru._native.table_reading and table. Must not know: transports, channels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where caches are, and how their files come into being: whole, or not at all.
 
 Holds: path_of, and making, replacing, opening and removing the file of a cache. Must not know: what is
-in it (naru._native.mapping). Joins: the class methods of naru.Cache, and generations.py.
+in it (naru._native.table_file). Joins: the class methods of naru.Cache, and generations.py.
 
 A file is made without a name (O_TMPFILE), filled, and linked into place: no half-made cache is ever
 opened, whoever dies when, and of two that create the same name one is told so.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from naru._native.mapping import Mapping, attach, error_of
+from naru._native.table_file import Mapping, attach, error_of
 from naru._native.tending import is_in_memory, retire, successor_of
 from naru.cache.room import check_room
 from naru.errors import BadAddressError, NaruError, NotPermittedError, from_os_error

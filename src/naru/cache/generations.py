@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from naru._native.mapping import Mapping, create
+from naru._native.table_file import Mapping, create
 from naru._native.tending import AllShards, Records, settings_of, write_record
 from naru.cache.files import Link, replace_file, succeed
 from naru.cache.snapshots import Entry, Head, read_entries, read_head, write

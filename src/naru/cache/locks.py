@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from naru._native.mapping import error_of
+from naru._native.table_file import error_of
 from naru.cache.making import SLICE_S, numbers
 from naru.cache.store import Store
 from naru.errors import TimedOutError

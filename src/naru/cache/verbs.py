@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from naru._native.mapping import Mapping
 from naru._native.table import Table
+from naru._native.table_file import Mapping
 from naru._native.tending import (
     Scan,
     await_claim,

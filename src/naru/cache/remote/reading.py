@@ -13,7 +13,7 @@ import errno
 from collections.abc import Iterable
 from typing import Any
 
-from naru._native.mapping import error_of
+from naru._native.table_file import error_of
 from naru.cache.codecs import codec_of
 from naru.cache.mapping import MappingVerbs
 from naru.cache.remote.addresses import Place

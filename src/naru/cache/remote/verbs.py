@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from naru._native.mapping import error_of
+from naru._native.table_file import error_of
 from naru.cache.cache import Cache
 from naru.cache.remote.addresses import place_of
 from naru.cache.remote.link import Command
