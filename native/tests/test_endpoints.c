@@ -4,8 +4,8 @@
  *
  * Each side has a lock that stands for the binding's (Python: the GIL), a thread that sends and one
  * that receives; they do what the binding does: try under the lock, announce, wait without it. In the
- * last cases a further thread moves the channel from one transport to the next all the time. Every
- * message says its number and is filled by it. */
+ * last cases a further thread moves the channel from one transport to the next all the time, or empties a
+ * publisher's queues. Every message says its number and is filled by it. */
 #include <errno.h>
 #include <pthread.h>
 #include <sys/socket.h>
@@ -321,6 +321,89 @@ static void while_it_moves(void)
         close_end(sides[i].end);
 }
 
+/* ---- a publisher, whose queues another thread empties: in Python the one that lets subscribers in ---- */
+
+#define QUEUE_BYTES 65536u
+
+static void publish_to_one(void)
+{
+    static const struct nr_subscription facts = {.policy = NR_POLICY_BLOCK};
+    struct nr_endpoint *ends[2];
+
+    connect_ends(UNIX_STREAM, ends);
+    CHECK_EQUAL(nr_fan_out_open(&settings, QUEUE_BYTES, &sides[0].end), 0);
+    CHECK_EQUAL(nr_fan_out_add(sides[0].end, &facts, ends[0]), 0);
+    sides[1].end = ends[1];
+}
+
+static uint64_t lag_bytes(void)
+{
+    struct nr_subscription now;
+
+    CHECK_EQUAL(nr_publisher_list(sides[0].end, &now, 1), 1);
+    return now.lag_bytes;
+}
+
+static void *step_all_the_time(void *argument)
+{
+    struct side *side = argument;
+    struct pollfd lives = {.fd = nr_publisher_lives(side->end), .events = POLLIN};
+
+    while (!finished) {
+        (void)nr_os_sleep(&lives, 1, 1000000);
+        pthread_mutex_lock(&side->lock);
+        nr_publisher_step(side->end);
+        pthread_mutex_unlock(&side->lock);
+    }
+    return NULL;
+}
+
+/* No descriptor tells of that room. */
+static void room_made_between_refusal_and_sleep(void)
+{
+    uint8_t data[8000] = {0};
+    struct iovec part = {data, sizeof data};
+    struct nr_outgoing out = {.parts = &part, .part_count = 1, .size = sizeof data};
+    struct nr_message message;
+
+    publish_to_one();
+    while (nr_endpoint_send(sides[0].end, &out) == 0)
+        ;
+    do {
+        while (nr_endpoint_receive(sides[1].end, &message) == 1) {
+            if (message.owner)
+                nr_malloc_allocator.discard(message.owner);
+            nr_endpoint_release(sides[1].end);
+        }
+        nr_publisher_step(sides[0].end);
+    } while (lag_bytes() > 0);
+    CHECK_EQUAL(nr_endpoint_wait(sides[0].end, NR_SEND, nr_os_now_ns() + PATIENCE_NS / 4), 1);
+    CHECK_EQUAL(nr_endpoint_send(sides[0].end, &out), 0);
+    for (int i = 0; i < 2; i++)
+        close_end(sides[i].end);
+}
+
+static void while_another_thread_steps(void)
+{
+    pthread_t threads[3];
+
+    publish_to_one();
+    finished = false;
+    for (int i = 0; i < 2; i++) {
+        pthread_mutex_init(&sides[i].lock, NULL);
+        sides[i].failed = false;
+    }
+    pthread_create(&threads[0], NULL, send_all, &sides[0]);
+    pthread_create(&threads[1], NULL, receive_all, &sides[1]);
+    pthread_create(&threads[2], NULL, step_all_the_time, &sides[0]);
+    for (int i = 0; i < 3; i++) {
+        finished = i == 2;
+        pthread_join(threads[i], NULL);
+    }
+    for (int i = 0; i < 2; i++)
+        close_end(sides[i].end);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -330,5 +413,7 @@ int main(int argc, char **argv)
     RUN(over_pipes);
     RUN(over_shared_memory);
     RUN(while_it_moves);
+    RUN(room_made_between_refusal_and_sleep);
+    RUN(while_another_thread_steps);
     return check_finish();
 }

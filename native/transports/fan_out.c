@@ -5,7 +5,9 @@
  * hold the publisher, `drop_oldest` drop from its front, `latest` keep the last one only. What was
  * dropped is told to the subscriber by a record at that place of its stream (NR_RECORD_GAP).
  *
- * A thread that waits without the lock looks at descriptors only, never at the table. */
+ * A thread that waits without the lock looks at descriptors and counters only, never at the table. Others
+ * may empty the queues meanwhile (Python: the publisher's own thread), and then no descriptor says so: who
+ * is refused keeps the number of the last change, and does not sleep when there has been another one. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,8 +45,9 @@ struct nr_fan_out {
     unsigned behind;       /* outlets that are watched */
     unsigned latest;       /* outlets of that policy */
     int lives;             /* epoll: who has gone, who has room again */
-    int stir;              /* eventfd: something changed for a waiter that may have slept through it */
+    int stir;              /* eventfd: something changed while somebody waited */
     _Atomic bool waiting;
+    _Atomic unsigned changes, refused_at; /* how often a queue gave way; and when a message last met none */
     struct letter *newest; /* for whoever comes */
     struct nr_endpoint *graveyard;
     uint64_t next_id;
@@ -156,6 +159,7 @@ static void end_outlet(struct nr_fan_out *f, struct outlet *o)
 
 static void stir(struct nr_fan_out *f)
 {
+    atomic_fetch_add(&f->changes, 1);
     if (atomic_load(&f->waiting))
         (void)nr_os_eventfd_ring(f->stir);
 }
@@ -287,6 +291,13 @@ static bool block_has_room(const struct nr_fan_out *f, size_t size)
     return true;
 }
 
+/* The waiter may sleep until something changes from here on. */
+static int refuse(struct nr_fan_out *f)
+{
+    atomic_store(&f->refused_at, atomic_load(&f->changes));
+    return -EAGAIN;
+}
+
 static int enqueue(struct nr_fan_out *f, struct outlet *o, struct letter *letter)
 {
     if (o->facts.policy == NR_POLICY_LATEST)
@@ -327,7 +338,7 @@ static int fan_out_send(struct nr_endpoint *e, struct nr_outgoing *out)
     if (f->behind || f->latest)
         fan_out_step(e);
     if (!block_has_room(f, out->size))
-        return -EAGAIN;
+        return refuse(f);
     letter = write_letter(out);
     if (!letter)
         return -ENOMEM;
@@ -344,10 +355,17 @@ static int fan_out_send(struct nr_endpoint *e, struct nr_outgoing *out)
 
 /* ---- waiting ---- */
 
+static bool has_changed(struct nr_fan_out *f)
+{
+    return atomic_load(&f->changes) != atomic_load(&f->refused_at);
+}
+
 static bool fan_out_is_ready(struct nr_endpoint *e, enum nr_direction direction)
 {
+    struct nr_fan_out *f = fan_out_of(e);
+
     (void)direction;
-    return nr_os_poll_now(fan_out_of(e)->lives, POLLIN) != 0;
+    return has_changed(f) || nr_os_poll_now(f->lives, POLLIN) != 0;
 }
 
 static int fan_out_fall_asleep(struct nr_endpoint *e, enum nr_direction direction,
@@ -356,7 +374,11 @@ static int fan_out_fall_asleep(struct nr_endpoint *e, enum nr_direction directio
     struct nr_fan_out *f = fan_out_of(e);
 
     (void)direction;
-    atomic_store(&f->waiting, true);
+    atomic_store(&f->waiting, true); /* before the look: a change after it rings */
+    if (has_changed(f)) {
+        atomic_store(&f->waiting, false);
+        return 0;
+    }
     fds[0] = (struct pollfd){.fd = f->lives, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = f->stir, .events = POLLIN};
     return 2;
@@ -409,7 +431,7 @@ static int fan_out_say_goodbye(struct nr_endpoint *e)
             result = -EAGAIN;
         }
     }
-    return result;
+    return result == -EAGAIN ? refuse(f) : 0;
 }
 
 /* tcp: what only the kernel has must reach the subscribers. */
@@ -421,7 +443,7 @@ static int fan_out_linger(struct nr_endpoint *e)
         struct nr_endpoint *end = f->table[i]->end;
 
         if (end->ops->linger && end->goodbye_said && end->ops->linger(end) == -EAGAIN)
-            return -EAGAIN;
+            return refuse(f);
     }
     return 0;
 }
