@@ -63,33 +63,31 @@ def seconds_of(cache: naru.Cache, keys: list[str]) -> float:
     return best
 
 
-def test_57_a_stopped_holder_slows_no_other_shard(cache: naru.Cache) -> None:
-    """FAULTS 57: its own callers time out, the others keep more than 90 % of their speed."""
+def speed_beside_a_stopped_holder(cache: naru.Cache) -> float:
+    """Of the shards whose lock is free: while the holder of another is stopped, as part of after."""
     with Child.run(hold, cache.path) as child:
         expect_held(child)
         child.stop()
         stuck, free = keys_by_lock(cache.path, KEYS)
         assert len(stuck) + len(free) == KEYS
         assert 2 <= len(stuck) < len(free)
-        waits = [lock_waits(cache, shard) for shard in range(1, SHARDS)]
-        ratios = []
-        for _ in range(20):
-            during_s = seconds_of(cache, free)
-            child.go_on()
-            child.tell("let go")
-            child.expect("free")
-            before_s = seconds_of(cache, free)
-            ratios.append(before_s / during_s)
-            if ratios[-1] > 0.9:
-                break
-            child.kill()
-            child.close()
-            child = Child.run(hold, cache.path)
-            expect_held(child)
-            child.stop()
-        assert ratios[-1] > 0.9, ratios
-        assert waits == [lock_waits(cache, n) for n in range(1, SHARDS)]
+        during_s = seconds_of(cache, free)
+        child.go_on()
+        child.tell("let go")
+        child.expect("free")
+        after_s = seconds_of(cache, free)
         child.kill()
+    return after_s / during_s
+
+
+def test_57_a_stopped_holder_slows_no_other_shard(cache: naru.Cache) -> None:
+    """FAULTS 57: its own callers time out, the others keep more than 90 % of their speed."""
+    waits = [lock_waits(cache, shard) for shard in range(1, SHARDS)]
+    ratios: list[float] = []
+    while not ratios or ratios[-1] <= 0.9:  # one measurement tells more of the machine than of this
+        assert len(ratios) < 20, ratios
+        ratios.append(speed_beside_a_stopped_holder(cache))
+    assert waits == [lock_waits(cache, n) for n in range(1, SHARDS)]
     assert cache.check().sound
 
 

@@ -262,7 +262,8 @@ class Reactor(Loop):
         The signals are blocked in all threads, from now until it is cancelled: make and cancel it
         in the main thread. Real-time signals queue; a standard one says "look",
         however often it was sent: after SIGCHLD look at all children (on_exit() does by itself;
-        naru.signals.reap_children()). Start other programs within naru.signals.unblocked().
+        naru.signals.reap_children()). Start other programs within naru.signals.unblocked(). What is
+        pending when it is cancelled, or the reactor closed, meets its usual fate.
 
         Raises:
             UnsupportedError: SIGKILL, SIGSTOP, a thread's own faults; or this is not the main
