@@ -28,10 +28,14 @@ STEPS = [
     (files, "_finish_succession"),
 ]
 SNAPSHOT_STEPS = [
+    (files, "_open_nameless"),
     (generations, "write"),
-    (generations.os, "replace"),
-    (generations, "_sync_directory"),
+    (files.os, "fsync"),
+    (files, "_link"),
+    (files.os, "replace"),
 ]
+BETWEEN_TWO_NAMES = [("_link", True), ("replace", False)]
+"""A snapshot that died here has left itself behind under a hidden name."""
 
 
 @pytest.fixture
@@ -155,3 +159,4 @@ def test_56_death_at_each_step_of_a_snapshot(
     cache.restore(folder / "snapshot")
     assert words(cache) in ({"first"}, {"second"})
     assert cache.check().sound
+    assert len(hidden(folder)) == ((step[1], late) in BETWEEN_TWO_NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,3 +242,39 @@ def test_a_resizer_that_dies_between_two_steps(
             other.resize(3 << 20)
             assert cache["k"] == b"w"
     assert [one.name for one in folder.iterdir()] == ["c"]
+
+
+@pytest.fixture
+def no_nameless_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """As on a network's file system: files are made under a name. Which names were asked for in vain."""
+    asked: list[Path] = []
+    really = os.open
+
+    def without(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE and Path(path).is_dir():
+            asked.append(path)
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return really(path, flags, *rest, **named)
+
+    monkeypatch.setattr(files.os, "open", without)
+    return asked
+
+
+def test_without_nameless_files_all_is_as_with_them(
+    folder: Path, no_nameless_files: list[Path]
+) -> None:
+    with naru.Cache.create(folder / "c", 1 << 20, codec="bytes") as cache:
+        cache["k"] = b"v"
+        cache.snapshot(folder / "s")
+        cache.resize(2 << 20)
+        cache["k"] = b"w"
+        cache.snapshot(folder / "t")
+        cache.restore(folder / "s")
+        assert cache["k"] == b"v"
+        with pytest.raises(naru.NameTakenError):
+            naru.Cache.create(folder / "c", 1 << 20)
+        with pytest.raises(naru.NoSuchNameError):
+            cache.snapshot(folder / "nowhere" / "s")
+    assert set(no_nameless_files) == {folder}
+    assert sorted(one.name for one in folder.iterdir()) == ["c", "s", "t"]
+    assert {stat.S_IMODE(one.stat().st_mode) for one in folder.iterdir()} == {0o600}

@@ -1,7 +1,8 @@
 """Where caches are, and how their files come into being: whole, or not at all.
 
-Holds: path_of, and making, replacing, opening and removing the file of a cache. Must not know: what is
-in it (naru._native.table_file). Joins: the class methods of naru.Cache, and generations.py.
+Holds: path_of, and making, replacing, opening and removing the file of a cache; writing a snapshot's.
+Must not know: what is in them (naru._native.table_file, snapshots.py). Joins: the class methods of
+naru.Cache, and generations.py.
 
 A file is made without a name (O_TMPFILE), filled, and linked into place: no half-made cache is ever
 opened, whoever dies when, and of two that create the same name one is told so.
@@ -16,6 +17,7 @@ import stat
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from naru._native.table_file import Mapping, attach, error_of
 from naru._native.tending import is_in_memory, retire, successor_of
@@ -32,6 +34,7 @@ __all__ = [
     "remove_file",
     "replace_file",
     "succeed",
+    "write_file",
 ]
 
 LONGEST_NAME = 200
@@ -127,6 +130,33 @@ def _make(
         raise
     except OSError as exc:
         raise from_os_error(exc, "cache.create", path) from exc
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], int]) -> int:
+    """A file for the disk, under a name that it takes once it is whole and there; what had the name goes.
+
+    Raises: OSError; what write() raises.
+    """
+    fd, spare = _open_nameless(path)
+    try:
+        with open(fd, "wb") as file:
+            made = write(file)
+            file.flush()
+            os.fsync(fd)
+            if spare is None:  # linkat(2) replaces nothing, but rename(2) does
+                spare = _spare_name(path)
+                _link(fd, None, spare)
+        os.replace(spare, path)
+    except BaseException:
+        if spare is not None and os.path.lexists(spare):
+            os.unlink(spare)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return made
 
 
 def _open_nameless(path: Path) -> tuple[int, Path | None]:

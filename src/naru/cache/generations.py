@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from naru._native.table_file import Mapping, create
 from naru._native.tending import AllShards, Records, settings_of, write_record
-from naru.cache.files import Link, replace_file, succeed
+from naru.cache.files import Link, replace_file, succeed, write_file
 from naru.cache.snapshots import Entry, Head, read_entries, read_head, write
 from naru.errors import CorruptedError, NaruError, from_os_error
 
@@ -110,36 +110,12 @@ def write_snapshot(current: Mapping, path: Path) -> int:
         settings["size_bytes"], settings["shards"], settings["entry_bytes"],
         settings["small_percent"], settings["seed"], settings["codec"], now_ms,
     )  # fmt: skip
-    spare = path.parent / f".{path.name[:200]}.{os.urandom(8).hex()}"
     try:
-        file = open(spare, "xb", opener=_private)
-        try:
-            with file:
-                count = write(file, head, _entries(current, now_ms))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(spare, path)
-        except BaseException:
-            os.unlink(spare)
-            raise
-        _sync_directory(path.parent)
+        return write_file(path, lambda file: write(file, head, _entries(current, now_ms)))
     except NaruError:
         raise
     except OSError as exc:
         raise from_os_error(exc, "cache.snapshot", path) from exc
-    return count
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _entries(current: Mapping, now_ms: int) -> Iterator[Entry]:
