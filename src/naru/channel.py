@@ -30,19 +30,42 @@ __all__ = [
 
 
 def _make(verb: str, text: str | Address, *args: Any) -> Any:
+    address, function = _find(verb, text)
+    return _call(verb, address, function, *args)
+
+
+def reach(verb: str, text: str | Address, timeout_s: float | None, given_up: int = -1) -> Any:
+    """connect, sender: what waits for somebody to be there. For naru.aio, whose tasks may be cancelled.
+
+    Args:
+        given_up: a descriptor whose getting readable ends the wait: GivenUpError.
+    """
+    address, function = _find(verb, text)
+    from naru.transports.connecting import Deadline  # _find has loaded it
+
+    return _call(verb, address, function, Deadline(timeout_s, given_up))
+
+
+def _find(verb: str, text: str | Address) -> tuple[Address, Any]:
     # Late: the parser and the transports bring re, dataclasses and socket, which take four times as
     # long as the whole of `import naru`.
     from naru.errors import from_os_error
 
     try:
         from naru.address import parse, parse_pair
-        from naru.transports import function_of
+        from naru.transports import connecting, function_of  # noqa: F401  (for reach)
     except OSError as error:  # no descriptor is left to read the modules with
         raise from_os_error(error, f"naru.{verb}", text) from error
 
     address = parse_pair(text) if verb == "pair" else parse(text)
+    return address, function_of(address.transport, verb, address)
+
+
+def _call(verb: str, address: Address, function: Any, *args: Any) -> Any:
+    from naru.errors import from_os_error
+
     try:
-        return function_of(address.transport, verb, address)(address, *args)
+        return function(address, *args)
     except OSError as error:  # what a transport did not foresee; naru's own pass unchanged
         raise from_os_error(error, f"{address.transport}.{verb}", address) from error
 
@@ -73,7 +96,7 @@ def connect(address: str | Address, timeout_s: float | None = 5.0) -> Channel:
         NoSuchNameError: nobody listened in time. TimedOutError: somebody did, but was too busy.
         NotPermittedError, ProtocolError (not naru), UnsupportedError, BadAddressError.
     """
-    made: Channel = _make("connect", address, timeout_s)
+    made: Channel = reach("connect", address, timeout_s)
     return made
 
 
@@ -104,5 +127,5 @@ def sender(address: str | Address, timeout_s: float | None = 5.0) -> Sender:
 
     Args and Raises: as connect().
     """
-    made: Sender = _make("sender", address, timeout_s)
+    made: Sender = reach("sender", address, timeout_s)
     return made

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from naru.address import parse
 from naru.errors import UnsupportedError, from_os_error
+from naru.transports.connecting import Deadline
 from naru.transports.publishing import POLICIES, Policy, Publisher, Subscriber, Subscription
 
 if TYPE_CHECKING:
@@ -81,4 +82,4 @@ def subscriber(
     """
     if policy not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
-    return cast("Subscriber", _make("subscriber", address, policy, timeout_s))
+    return cast("Subscriber", _make("subscriber", address, policy, Deadline(timeout_s)))

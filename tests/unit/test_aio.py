@@ -279,6 +279,64 @@ def test_a_cancelled_accept_and_connect_leave_nothing(run: Run) -> None:
     run(story())
 
 
+PLACES = {
+    "shm": "shm://aio-late-{}",
+    "unix": "unix:@aio-late-{}",
+    "tcp": "tcp://127.0.0.1:0",
+    "auto": "auto://aio-late-{}",
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_listener_that_is_late_gets_each_connection_once(run: Run, kind: str) -> None:
+    """Whoever waits for a busy server knocks once: it finds no connections that were given up."""
+
+    async def story() -> None:
+        with naru.listen(PLACES[kind].format(os.getpid())) as listener:
+            connecting = asyncio.create_task(aio.connect(listener.address, timeout_s=None))
+            await asyncio.sleep(0.4)  # the fault itself: nobody greets for so long
+            with await asyncio.to_thread(listener.accept, PATIENCE_S) as server:
+                async with await connecting as client:
+                    await client.send(b"once")
+                    assert server.receive(timeout_s=PATIENCE_S) == b"once"
+                    with pytest.raises(naru.TimedOutError):
+                        listener.accept(timeout_s=0)
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_connect_that_is_cancelled_while_nobody_greets_ends_its_thread(
+    run: Run, kind: str
+) -> None:
+    async def story() -> None:
+        with naru.listen(PLACES[kind].format(os.getpid())) as listener:
+            connecting = asyncio.create_task(aio.connect(listener.address, timeout_s=None))
+            await asyncio.sleep(0.05)
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+            await_connecting_threads()
+            assert not [t for t in threading.enumerate() if t.name.startswith("naru connects")]
+
+    run(story())
+
+
+def test_connect_without_a_thread(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def story() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(naru.LimitError, match="RLIMIT_NPROC"):
+                await aio.connect("shm://x")
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    run(story())
+
+
 def test_connect_says_who_is_not_there(run: Run) -> None:
     async def story() -> None:
         with pytest.raises(naru.NoSuchNameError):

@@ -12,26 +12,22 @@ Must not know: any mechanism.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from naru import channel as synchronous
+from naru._native.system import eventfd
 from naru.aio.ends import Channel, Receiver, Sender
 from naru.aio.listener import Listener
-from naru.aio.turns import deadline_of
-from naru.errors import NoSuchNameError, TimedOutError
+from naru.channel import reach
+from naru.errors import LimitError
 
 if TYPE_CHECKING:
     from naru.address import Address
 
 __all__ = ["connect", "listen", "pair", "receiver", "sender"]
-
-# A thread that was given up lives so long at most: where nobody is there, and where somebody is busy.
-SLICE_S = 0.05
-LAST_SLICE_S = 5.0
-PAUSE_S = 0.05
 
 
 def listen(address: str | Address) -> Listener:
@@ -47,7 +43,7 @@ async def connect(address: str | Address, timeout_s: float | None = 5.0) -> Chan
 
     Args and Raises: as naru.connect().
     """
-    return Channel(await _reach(synchronous.connect, address, timeout_s))
+    return Channel(await _reach("connect", address, timeout_s))
 
 
 def pair(address: str | Address) -> tuple[Channel, Channel]:
@@ -69,80 +65,78 @@ async def sender(address: str | Address, timeout_s: float | None = 5.0) -> Sende
 
     Args and Raises: as naru.sender().
     """
-    return Sender(await _reach(synchronous.sender, address, timeout_s))
+    return Sender(await _reach("sender", address, timeout_s))
 
 
 class _Reaching:
-    """A thread that connects, and a task that may give it up."""
+    """A thread that connects, and a task that may give it up. Once it is delivered the end is the task's
+    alone: a thread that is slow to end must not keep it open."""
 
     def __init__(
-        self, open_end: Callable[..., Any], address: str | Address, timeout_s: float | None
-    ) -> None:
-        self._open_end, self._address = open_end, address
-        self._deadline_s = deadline_of(timeout_s)
+        self, verb: str, address: str | Address, timeout_s: float | None,
+        result: asyncio.Future[Any],
+    ) -> None:  # fmt: skip
+        self._what = (verb, address, timeout_s)
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._abandoned = threading.Event()
-        self.result: asyncio.Future[Any] = self._loop.create_future()
+        self._given_up = eventfd(address=address)
+        self._result: asyncio.Future[Any] | None = result
+        self._outcome: tuple[Any, BaseException | None] = (None, None)
 
     def run(self) -> None:
         """In the thread."""
         try:
-            end, error = self._persist(), None
-        except BaseException as caught:
-            end, error = None, caught
+            self._outcome = reach(*self._what, given_up=self._given_up), None
+        except BaseException as error:
+            self._outcome = None, error
+        self.close_bell()
+        try:
+            self._loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:  # the loop was closed meanwhile
+            end, _ = self._outcome
+            if end is not None:
+                end.close()
+
+    def close_bell(self) -> None:
         with self._lock:
-            if not self._abandoned.is_set():
-                try:
-                    self._loop.call_soon_threadsafe(self._deliver, end, error)
-                    return
-                except RuntimeError:  # the loop was closed meanwhile
-                    pass
-        if end is not None:
-            end.close()
+            fd, self._given_up = self._given_up, -1
+        os.close(fd)
 
-    def _persist(self) -> Any:
-        """Tries for short times, so that a thread that was given up does not live for long."""
-        slice_s = SLICE_S
-        while True:
-            left_s = None if self._deadline_s is None else self._deadline_s - time.monotonic()
-            is_last = left_s is not None and left_s <= slice_s
-            try:
-                return self._open_end(self._address, slice_s if left_s is None else
-                                      max(0.0, min(slice_s, left_s)))  # fmt: skip
-            except NoSuchNameError:
-                if is_last or self._abandoned.wait(PAUSE_S):
-                    raise
-            except TimedOutError:
-                if is_last or self._abandoned.is_set():
-                    raise
-                slice_s = min(4 * slice_s, LAST_SLICE_S)
-
-    def _deliver(self, end: Any, error: BaseException | None) -> None:
-        if self.result.done():  # cancelled when the thread had finished
+    def _deliver(self) -> None:
+        result, self._result = self._result, None
+        (end, error), self._outcome = self._outcome, (None, None)
+        assert result is not None
+        if result.done():  # cancelled when the thread had finished
             if end is not None:
                 end.close()
         elif error is not None:
-            self.result.set_exception(error)
+            result.set_exception(error)
         else:
-            self.result.set_result(end)
+            result.set_result(end)
 
-    def abandon(self) -> None:
-        """Nobody waits for it any more."""
+    def give_up(self) -> None:
+        """Nobody waits for it any more: the thread ends, and what it may have reached is closed."""
         with self._lock:
-            self._abandoned.set()
-        if self.result.done() and not self.result.cancelled() and not self.result.exception():
-            self.result.result().close()
+            if self._given_up >= 0:
+                os.eventfd_write(self._given_up, 1)
 
 
-async def _reach(
-    open_end: Callable[..., Any], address: str | Address, timeout_s: float | None
-) -> Any:
-    reaching = _Reaching(open_end, address, timeout_s)
+async def _reach(verb: str, address: str | Address, timeout_s: float | None) -> Any:
+    result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    reaching = _Reaching(verb, address, timeout_s, result)
     thread = threading.Thread(target=reaching.run, name=f"naru connects to {address}", daemon=True)
-    thread.start()
     try:
-        return await reaching.result
+        thread.start()
+    except RuntimeError as error:
+        reaching.close_bell()
+        raise LimitError(
+            f'{verb} "{address}": no thread can be started (EAGAIN): raise RLIMIT_NPROC, or end some',
+            errno=errno.EAGAIN, operation=verb, address=address,
+        ) from error  # fmt: skip
+    try:
+        return await result
     except asyncio.CancelledError:
-        reaching.abandon()
+        reaching.give_up()
+        if result.done() and not result.cancelled() and not result.exception():
+            result.result().close()
         raise

@@ -272,7 +272,7 @@ def _reach(address: Address, settings: AutoSettings, deadline: Deadline) -> Auto
         )  # fmt: skip
         send_word(sock, wish)
         handshake = _accept_offers(sock, address, settings, peer)
-        offer, end = finish(handshake, sock, deadline.at_s)
+        offer, end = finish(handshake, sock, deadline)
         selection = Selection(offer.transport, offer.reasons, offer.rejected)
         return _open_channel(
             address, settings, end, sock, selection, peer, offer.fences,
@@ -283,10 +283,10 @@ def _reach(address: Address, settings: AutoSettings, deadline: Deadline) -> Auto
         raise
 
 
-def connect(address: Address, timeout_s: float | None) -> Channel:
+def connect(address: Address, deadline: Deadline) -> Channel:
     """As naru.connect(); gives an AutoChannel."""
     settings = AutoSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(address, settings, deadline), Deadline(timeout_s), "auto.connect",
+        lambda: _reach(address, settings, deadline), deadline, "auto.connect",
         address,
     )  # fmt: skip

@@ -141,7 +141,7 @@ def _reach(
         peer = _check_permitted(sock, address, settings)
         kind = hello.SUBSCRIBERS[POLICIES.index(policy)]
         hello.say(sock, hello.Hello(kind, settings.max_message_bytes, int(has_barrier())))
-        theirs, fds = finish(hear_with_fds(sock, address), sock, deadline.at_s)
+        theirs, fds = finish(hear_with_fds(sock, address), sock, deadline)
         _check_answer(theirs, fds, address)
         fences = not (has_barrier() and theirs.extra == 1)
         data, slot, data_bell, space_bell = fds
@@ -158,9 +158,9 @@ def _reach(
     return end
 
 
-def subscriber(address: Address, policy: Policy, timeout_s: float | None) -> Subscriber:
+def subscriber(address: Address, policy: Policy, deadline: Deadline) -> Subscriber:
     settings = ShmSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(policy, address, settings, deadline),
-        Deadline(timeout_s), "shm.connect", address,
+        lambda: _reach(policy, address, settings, deadline),
+        deadline, "shm.connect", address,
     )  # fmt: skip

@@ -1,19 +1,21 @@
 """Reaching a server that may not be there yet: try, and try again until the deadline.
 
 The kernel has no event for "somebody will bind this name", so the tries are spaced by a growing
-pause (1 ms to 50 ms). Must not know: what a try does.
+pause (1 ms to 50 ms). Must not know: what a try does. Joins: naru.channel makes the deadline; each wait
+of a connecting side is one of its own.
 """
 
 from __future__ import annotations
 
 import errno
+import select
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from naru.errors import NaruError, NoSuchNameError, TimedOutError, from_os_error
 
-__all__ = ["Deadline", "persist"]
+__all__ = ["Deadline", "GivenUpError", "persist"]
 
 Result = TypeVar("Result")
 
@@ -25,13 +27,23 @@ _NOT_YET = {
 }  # fmt: skip
 
 
-class Deadline:
-    """A moment on the monotonic clock, or never."""
+class GivenUpError(Exception):
+    """Nobody waits for this connection any more."""
 
-    def __init__(self, timeout_s: float | None) -> None:
+
+class Deadline:
+    """A moment on the monotonic clock, or never; and what may end a wait before it."""
+
+    def __init__(self, timeout_s: float | None, given_up: int = -1) -> None:
+        """
+        Args:
+            given_up: a descriptor that becomes readable when nobody wants the connection any more;
+                -1: there is none. It stays the caller's.
+        """
         if timeout_s is not None and not timeout_s >= 0:
             raise ValueError(f"timeout_s must be None or at least 0, not {timeout_s!r}")
         self.at_s = None if timeout_s is None else time.monotonic() + timeout_s
+        self._given_up = given_up
 
     @property
     def left_s(self) -> float | None:
@@ -42,20 +54,40 @@ class Deadline:
     def passed(self) -> bool:
         return self.at_s is not None and time.monotonic() >= self.at_s
 
+    def turn(self, seconds: float) -> Deadline:
+        """Another one, so many seconds from now, that is given up with this one."""
+        return Deadline(seconds, self._given_up)
+
+    def wait(self, fd: int = -1, events: int = 0) -> bool:
+        """Until a descriptor is ready (True), or the time is up (False; one look at the least).
+
+        Without a descriptor it is a pause. Raises: GivenUpError.
+        """
+        poll = select.poll()
+        for one, what in ((fd, events), (self._given_up, select.POLLIN)):
+            if one >= 0:
+                poll.register(one, what)
+        left_s = self.left_s
+        ready = [one for one, _ in poll.poll(None if left_s is None else left_s * 1000)]
+        if self._given_up in ready:
+            raise GivenUpError
+        return bool(ready)
+
 
 def persist(
-    attempt: Callable[[Deadline], Result], deadline: Deadline, operation: str, address: object
+    attempt: Callable[[], Result], deadline: Deadline, operation: str, address: object
 ) -> Result:
     """Calls `attempt` until it succeeds, or the deadline passes, or it fails for good.
 
     Raises:
+        GivenUpError.
         NoSuchNameError: nobody was there until the deadline.
         TimedOutError: somebody is there and did not take the connection in time.
     """
     pause_s = FIRST_PAUSE_S
     while True:
         try:
-            return attempt(deadline)
+            return attempt()
         except NaruError as error:
             if error.errno not in _NOT_YET:
                 raise
@@ -73,7 +105,7 @@ def persist(
                 raise last
             raise _nobody(last, operation, address) from last
         left_s = deadline.left_s
-        time.sleep(pause_s if left_s is None else min(pause_s, left_s))
+        deadline.turn(pause_s if left_s is None else min(pause_s, left_s)).wait()
         pause_s = min(pause_s * 2, LAST_PAUSE_S)
 
 

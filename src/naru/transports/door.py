@@ -21,6 +21,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from naru.errors import NaruError, from_os_error
+from naru.transports.connecting import Deadline
 
 __all__ = ["Door", "Welcome", "finish"]
 
@@ -189,22 +190,19 @@ os.register_at_fork(after_in_child=_close_all)
 
 
 def finish(
-    handshake: Generator[None, None, Outcome], sock: socket.socket, deadline_s: float | None
+    handshake: Generator[None, None, Outcome], sock: socket.socket, deadline: Deadline
 ) -> Outcome:
     """Runs a client's handshake to its end, waiting on its socket.
 
-    Raises: TimeoutError at the deadline (time.monotonic() seconds), what the handshake raises.
+    Raises: TimeoutError at the deadline, GivenUpError, what the handshake raises.
     """
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    while True:
-        try:
+    try:
+        while True:
             next(handshake)
-        except StopIteration as finished:
-            made: Outcome = finished.value
-            return made
-        left_ms = None if deadline_s is None else (deadline_s - time.monotonic()) * 1000
-        if left_ms is not None and left_ms <= 0:
-            handshake.close()
-            raise TimeoutError
-        poll.poll(left_ms)
+            if not deadline.wait(sock.fileno(), select.POLLIN):
+                raise TimeoutError
+    except StopIteration as finished:
+        made: Outcome = finished.value
+        return made
+    finally:
+        handshake.close()

@@ -187,7 +187,7 @@ def _reach(policy: Policy, address: Address, settings: Settings, deadline: Deadl
     try:
         kind = hello.SUBSCRIBERS[POLICIES.index(policy)]
         hello.say(sock, _own_hello(kind, settings))
-        theirs = finish(hello.hear(sock, operation, address), sock, deadline.at_s)
+        theirs = finish(hello.hear(sock, operation, address), sock, deadline)
         if theirs.kind != hello.PUBLISHER:
             raise ProtocolError(
                 f'{operation} "{address}": the server is no publisher (kind {theirs.kind})',
@@ -205,9 +205,9 @@ def _reach(policy: Policy, address: Address, settings: Settings, deadline: Deadl
     return end
 
 
-def subscriber(address: Address, policy: Policy, timeout_s: float | None) -> Subscriber:
+def subscriber(address: Address, policy: Policy, deadline: Deadline) -> Subscriber:
     settings = _settings_of(address)
     return persist(
-        lambda deadline: _reach(policy, address, settings, deadline),
-        Deadline(timeout_s), f"{address.transport}.connect", address,
+        lambda: _reach(policy, address, settings, deadline),
+        deadline, f"{address.transport}.connect", address,
     )  # fmt: skip

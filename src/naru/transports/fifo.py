@@ -153,8 +153,6 @@ def _reach(address: Address, settings: FifoSettings) -> Sender:
         raise
 
 
-def sender(address: Address, timeout_s: float | None) -> Sender:
+def sender(address: Address, deadline: Deadline) -> Sender:
     settings = FifoSettings.from_address(address)
-    return persist(
-        lambda deadline: _reach(address, settings), Deadline(timeout_s), "fifo.sender", address
-    )
+    return persist(lambda: _reach(address, settings), deadline, "fifo.sender", address)

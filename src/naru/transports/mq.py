@@ -186,8 +186,6 @@ def _reach(address: Address, settings: MqSettings) -> Sender:
         raise
 
 
-def sender(address: Address, timeout_s: float | None) -> Sender:
+def sender(address: Address, deadline: Deadline) -> Sender:
     settings = MqSettings.from_address(address)
-    return persist(
-        lambda deadline: _reach(address, settings), Deadline(timeout_s), "mq.sender", address
-    )
+    return persist(lambda: _reach(address, settings), deadline, "mq.sender", address)

@@ -254,7 +254,7 @@ def _reach(
                 errno=errno.EPERM, operation="shm.connect", address=address,
             )  # fmt: skip
         hello.say(sock, hello.Hello(kind, settings.max_message_bytes, int(has_barrier())))
-        theirs, fds = finish(hear_with_fds(sock, address), sock, deadline.at_s)
+        theirs, fds = finish(hear_with_fds(sock, address), sock, deadline)
         if len(fds) != 1 + 2 * rings:
             close_all(fds)
             raise ProtocolError(
@@ -278,19 +278,19 @@ def _reach(
         raise
 
 
-def connect(address: Address, timeout_s: float | None) -> Channel:
+def connect(address: Address, deadline: Deadline) -> Channel:
     settings = ShmSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(Channel, hello.CHANNEL, address, settings, deadline),
-        Deadline(timeout_s), "shm.connect", address,
+        lambda: _reach(Channel, hello.CHANNEL, address, settings, deadline),
+        deadline, "shm.connect", address,
     )  # fmt: skip
 
 
-def sender(address: Address, timeout_s: float | None) -> Sender:
+def sender(address: Address, deadline: Deadline) -> Sender:
     settings = ShmSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(Sender, hello.SENDER, address, settings, deadline),
-        Deadline(timeout_s), "shm.connect", address,
+        lambda: _reach(Sender, hello.SENDER, address, settings, deadline),
+        deadline, "shm.connect", address,
     )  # fmt: skip
 
 

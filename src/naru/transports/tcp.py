@@ -164,10 +164,7 @@ def connect_socket(candidate: Any, settings: TcpSettings, deadline: Deadline) ->
         sock.setblocking(False)
         error = sock.connect_ex(place)
         if error == errno.EINPROGRESS:
-            poll = select.poll()
-            poll.register(sock, select.POLLOUT)
-            left_s = deadline.left_s
-            if not poll.poll(None if left_s is None else left_s * 1000 + 1):
+            if not deadline.wait(sock.fileno(), select.POLLOUT):
                 raise TimeoutError
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error == 0 and sock.getsockname() == sock.getpeername():
@@ -201,7 +198,7 @@ def _reach(
     try:
         if settings.framing == "naru":
             hello.say(sock, _own_hello(kind, settings))
-            theirs = finish(hello.hear(sock, "tcp.connect", address), sock, deadline.at_s)
+            theirs = finish(hello.hear(sock, "tcp.connect", address), sock, deadline)
             limit_ms = agree_on_heartbeat(settings.heartbeat_s, theirs)
         return _open(cls, address, settings, sock, limit_ms)
     except BaseException:
@@ -209,19 +206,19 @@ def _reach(
         raise
 
 
-def connect(address: Address, timeout_s: float | None) -> Channel:
+def connect(address: Address, deadline: Deadline) -> Channel:
     settings = TcpSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(Channel, hello.CHANNEL, address, settings, deadline),
-        Deadline(timeout_s), "tcp.connect", address,
+        lambda: _reach(Channel, hello.CHANNEL, address, settings, deadline),
+        deadline, "tcp.connect", address,
     )  # fmt: skip
 
 
-def sender(address: Address, timeout_s: float | None) -> Sender:
+def sender(address: Address, deadline: Deadline) -> Sender:
     settings = TcpSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(Sender, hello.SENDER, address, settings, deadline),
-        Deadline(timeout_s), "tcp.connect", address,
+        lambda: _reach(Sender, hello.SENDER, address, settings, deadline),
+        deadline, "tcp.connect", address,
     )  # fmt: skip
 
 

@@ -18,7 +18,6 @@ import secrets
 import select
 import socket
 import struct
-import time
 from collections import OrderedDict
 from collections.abc import Generator
 from typing import Any
@@ -209,13 +208,11 @@ def _greet(
 ) -> tuple[int, hello.Hello]:
     """HELLO until WELCOME comes; the datagrams of either may be lost."""
     connection = secrets.randbits(63)
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
     retry_s = FIRST_RETRY_S
     while True:
         sock.send(_pack(HELLO, connection, hello.pack(own)))
-        until = time.monotonic() + retry_s
-        while (pause_s := until - time.monotonic()) > 0 and poll.poll(pause_s * 1000 + 1):
+        pause = deadline.turn(retry_s)
+        while not pause.passed and pause.wait(sock.fileno(), select.POLLIN):
             got, theirs = _unpack(sock.recv(MAX_DATAGRAM), WELCOME, "udp.connect", address)
             if got == connection:
                 return connection, theirs
@@ -244,21 +241,21 @@ def _reach(
         raise
 
 
-def connect(address: Address, timeout_s: float | None) -> Channel:
+def connect(address: Address, deadline: Deadline) -> Channel:
     settings = UdpSettings.from_address(address)
     if settings.framing == "raw":
         _refuse_raw("udp.connect", address)
     return persist(
-        lambda deadline: _reach(Channel, hello.CHANNEL, address, settings, deadline),
-        Deadline(timeout_s), "udp.connect", address,
+        lambda: _reach(Channel, hello.CHANNEL, address, settings, deadline),
+        deadline, "udp.connect", address,
     )  # fmt: skip
 
 
-def sender(address: Address, timeout_s: float | None) -> Sender:
+def sender(address: Address, deadline: Deadline) -> Sender:
     settings = UdpSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(Sender, hello.SENDER, address, settings, deadline),
-        Deadline(timeout_s), "udp.connect", address,
+        lambda: _reach(Sender, hello.SENDER, address, settings, deadline),
+        deadline, "udp.connect", address,
     )  # fmt: skip
 
 

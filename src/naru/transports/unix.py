@@ -166,26 +166,26 @@ def _reach(
             return end
         if settings.framing == "naru":
             hello.say(sock, hello.Hello(kind, settings.max_message_bytes, 0))
-            finish(hello.hear(sock, "unix.connect", address), sock, deadline.at_s)
+            finish(hello.hear(sock, "unix.connect", address), sock, deadline)
         return _open(cls, address, settings, sock, peer)
     except BaseException:
         sock.close()
         raise
 
 
-def connect(address: Address, timeout_s: float | None) -> Channel:
+def connect(address: Address, deadline: Deadline) -> Channel:
     settings = UnixSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(Channel, hello.CHANNEL, address, settings, deadline),
-        Deadline(timeout_s), "unix.connect", address,
+        lambda: _reach(Channel, hello.CHANNEL, address, settings, deadline),
+        deadline, "unix.connect", address,
     )  # fmt: skip
 
 
-def sender(address: Address, timeout_s: float | None) -> Sender:
+def sender(address: Address, deadline: Deadline) -> Sender:
     settings = UnixSettings.from_address(address)
     return persist(
-        lambda deadline: _reach(Sender, hello.SENDER, address, settings, deadline),
-        Deadline(timeout_s), "unix.connect", address,
+        lambda: _reach(Sender, hello.SENDER, address, settings, deadline),
+        deadline, "unix.connect", address,
     )  # fmt: skip
 
 
