@@ -23,7 +23,7 @@ static void clear_mask(const struct nr_cache_server *server, uint64_t *mask, uin
 static bool lock_mask(struct call *call, const uint64_t *mask)
 {
     int result = nr_table_lock_shards(table_of(call), mask,
-                                      nr_server_deadline_of_all(call->server));
+                                      nr_server_deadline_of_several(call->server));
 
     if (result < 0)
         nr_server_fail(call, result, NULL);

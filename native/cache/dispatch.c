@@ -113,7 +113,7 @@ static void run_once(struct call *call)
     struct nr_cache_server *server = call->server;
 
     server->retry = NR_RETRY_NOT;
-    server->only_tried = false;
+    server->only_tried = server->was_patient = false;
     if (nr_table_successor(server->table) != 0)
         nr_server_follow(server);
     call->command->run(call);

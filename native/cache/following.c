@@ -1,15 +1,23 @@
 /* The table as a server meets it: its locks, its errors, and the one that takes its place after a resize.
  *
- * While a new generation is being made, writers have to wait for it. A process that waited would keep all its
- * clients waiting, so it is the client that waits: what it sent stays unconsumed, and is looked at again a few
- * milliseconds later. A command that came upon a table with a successor is run again, on that. */
+ * A lock may be held for long: its holder was stopped, or waits for a processor, or copies the whole table.
+ * A process that waited would keep all its clients waiting. So it waits for a moment only, as long as another
+ * writer needs, and then it is the client that waits: what it sent stays unconsumed, and is looked at again a
+ * few milliseconds later. A command must have changed nothing by then, so those of several keys take all their
+ * locks first. A command that came upon a table with a successor is run again, on that. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "parts.h"
 
-#define BLOCKED_NS 1000000000u
+#define LOCK_AT_ONCE_NS 8000000u    /* that a process waits for one lock, by a clock of 4 ms */
+#define LOCKS_AT_ONCE_NS 16000000u  /* and for those of one command */
+#define PATIENCE_NS 250000000u      /* for a lock without which the client is refused */
+#define LOOK_NS 1000000u            /* and for all that held clients want, each time that it looks at them */
+#define SHORT_WAIT_NS 20000000u     /* no sign of a stopped holder yet */
+#define BUSY_NS 20000000u           /* so long a lock that was not had is only tried */
+#define BLOCKED_NS 1000000000u      /* the same, when a client was refused for it */
 #define HELD_MOST_NS 60000000000u /* as long as anybody may hold a client back */
 #define LOOK_AT_HELD_NS 4000000u
 #define FOLLOW_AGAIN_NS 100000000u
@@ -24,27 +32,47 @@ static bool only_tries(struct nr_cache_server *server)
     return server->only_tried;
 }
 
+static uint64_t at_most(uint64_t ns, const struct nr_cache_server *server)
+{
+    return ns < server->settings.lock_wait_ns ? ns : server->settings.lock_wait_ns;
+}
+
 uint64_t nr_server_deadline(struct nr_cache_server *server, const struct nr_key *key)
 {
-    uint64_t now = nr_os_coarse_now_ns();
-    uint64_t blocked = server->blocked_until_ns[nr_table_shard_of(server->table, key)];
+    uint64_t now;
 
     if (only_tries(server))
         return 0;
-    /* Its holder was stopped a moment ago: one look, so that the other clients are served. */
-    return blocked > now ? now : now + server->settings.lock_wait_ns;
+    if (server->look_until_ns)
+        return server->look_until_ns;
+    now = nr_os_coarse_now_ns();
+    if (server->blocked_until_ns[nr_table_shard_of(server->table, key)] > now)
+        return 0;
+    return now + at_most(LOCK_AT_ONCE_NS, server);
+}
+
+uint64_t nr_server_deadline_of_several(struct nr_cache_server *server)
+{
+    if (only_tries(server))
+        return 0;
+    return server->look_until_ns ? server->look_until_ns
+                                 : nr_os_now_ns() + at_most(LOCKS_AT_ONCE_NS, server);
+}
+
+static uint64_t patient_deadline(struct nr_cache_server *server, uint32_t times)
+{
+    server->was_patient = true;
+    return only_tries(server) ? 0 : nr_os_now_ns() + at_most(PATIENCE_NS, server) * times;
 }
 
 uint64_t nr_server_deadline_of_all(struct nr_cache_server *server)
 {
-    return only_tries(server) ? 0 : nr_os_now_ns() + server->settings.lock_wait_ns;
+    return patient_deadline(server, 1);
 }
 
 uint64_t nr_server_patience(struct nr_cache_server *server)
 {
-    return only_tries(server)
-               ? 0
-               : nr_os_now_ns() + server->settings.lock_wait_ns * server->shards;
+    return patient_deadline(server, server->shards);
 }
 
 /* ---- clients that wait ---- */
@@ -58,6 +86,7 @@ static int look_at_held(struct nr_engine *engine, nr_timer timer, uint64_t misse
     (void)missed;
     if (!ids)
         return 0; /* the next time */
+    server->look_until_ns = nr_os_now_ns() + LOOK_NS;
     for (const struct client *client = server->clients; client && count < server->held_clients;
          client = client->next)
         if (client->held)
@@ -77,6 +106,7 @@ static int look_at_held(struct nr_engine *engine, nr_timer timer, uint64_t misse
             nr_connection_cut(client->connection, result);
     }
     free(ids);
+    server->look_until_ns = 0;
     if (server->held_clients == 0) {
         (void)nr_timer_cancel(engine, timer);
         server->held_timer = 0;
@@ -97,16 +127,24 @@ void nr_client_hold(struct nr_cache_server *server, struct client *client)
 /* Whether a command that met a lock is to be tried again later, rather than refused. */
 static bool may_wait(const struct call *call)
 {
+    struct nr_cache_server *server = call->server;
     struct client *client = call->client;
     uint64_t now = nr_os_coarse_now_ns();
-
     /* It may be over since the lock was tried. */
-    if (call->server->in_exec ||
-        (!nr_table_is_copied(call->server->table) && !call->server->only_tried))
+    bool is_copied = nr_table_is_copied(server->table) || server->only_tried;
+
+    if (server->in_exec || (server->was_patient && !is_copied))
         return false;
     if (client->held_since_ns == 0)
         client->held_since_ns = now;
-    return now - client->held_since_ns < HELD_MOST_NS;
+    return now - client->held_since_ns < (is_copied ? HELD_MOST_NS : server->settings.lock_wait_ns);
+}
+
+/* The next ones only try this lock, so that the other clients are served. */
+static void block(struct nr_cache_server *server, const struct nr_key *key, uint64_t ns)
+{
+    if (key)
+        server->blocked_until_ns[nr_table_shard_of(server->table, key)] = nr_os_coarse_now_ns() + ns;
 }
 
 /* ---- errors ---- */
@@ -123,12 +161,11 @@ void nr_server_fail(struct call *call, int error, const struct nr_key *key)
         }
         if (may_wait(call)) {
             server->retry = NR_RETRY_LATER;
+            block(server, key, BUSY_NS);
             return;
         }
         nr_server_count(&server->statistics.lock_timeouts);
-        if (key)
-            server->blocked_until_ns[nr_table_shard_of(server->table, key)] =
-                nr_os_coarse_now_ns() + BLOCKED_NS;
+        block(server, key, BLOCKED_NS);
         nr_reply_error(call->reply, "TRYAGAIN a stopped process holds the lock of this key's shard");
         break;
     case -ESTALE:
@@ -203,7 +240,7 @@ void nr_server_follow(struct nr_cache_server *server)
 }
 
 /* What there is of each shard. */
-int nr_server_allocate_for(struct nr_cache_server *server, const struct nr_table *table)
+int nr_server_allocate_for(struct nr_cache_server *server, struct nr_table *table)
 {
     struct nr_table_settings settings;
     uint64_t *shard_mask, *lock_mask, *blocked;
@@ -225,6 +262,7 @@ int nr_server_allocate_for(struct nr_cache_server *server, const struct nr_table
     server->lock_mask = lock_mask;
     server->blocked_until_ns = blocked;
     server->shards = settings.shards;
+    nr_table_comes_again_after(table, SHORT_WAIT_NS);
     return 0;
 }
 

@@ -244,12 +244,14 @@ struct nr_cache_server {
     bool in_exec;
     enum nr_retry retry;       /* of the command at work */
     bool only_tried;           /* it did not wait for a lock, because the table was being copied */
+    bool was_patient;          /* it waited for long, and is not run again for a lock */
+    uint64_t look_until_ns;    /* while held clients are looked at: how long for their locks; else 0 */
     uint32_t held_clients;
     nr_timer held_timer;
     char *path, *next_path;    /* of the table's file; NULL: it is not followed */
     uint64_t follow_again_ns;
     uint64_t *shard_mask, *lock_mask;
-    uint64_t *blocked_until_ns; /* a shard: its lock's holder is stopped */
+    uint64_t *blocked_until_ns; /* a shard: its lock was not had a moment ago, and is only tried */
 
     struct client *clients;
     uint16_t command_buckets[NR_COMMAND_BUCKETS]; /* index + 1 */
@@ -287,14 +289,16 @@ int64_t nr_server_unix_ms(void);
 /* Unix time = the table's + this. */
 int64_t nr_server_clock_offset(struct nr_cache_server *);
 uint64_t nr_server_deadline(struct nr_cache_server *, const struct nr_key *);
-uint64_t nr_server_deadline_of_all(struct nr_cache_server *); /* of several shards */
-uint64_t nr_server_patience(struct nr_cache_server *);        /* of one after the other */
+uint64_t nr_server_deadline_of_several(struct nr_cache_server *);
+/* For what is not run again: of all shards, and of one after the other. */
+uint64_t nr_server_deadline_of_all(struct nr_cache_server *);
+uint64_t nr_server_patience(struct nr_cache_server *);
 /* Replies what a table's error means; remembers a stopped shard. Or sets `retry`. */
 void nr_server_fail(struct call *, int error, const struct nr_key *);
 void nr_server_count(uint64_t *counter);
 uint8_t *nr_server_scratch(struct nr_cache_server *, size_t size); /* NULL: no memory */
 uint32_t nr_server_random(struct nr_cache_server *);
-int nr_server_allocate_for(struct nr_cache_server *, const struct nr_table *);
+int nr_server_allocate_for(struct nr_cache_server *, struct nr_table *);
 void nr_server_follow(struct nr_cache_server *); /* the table has a successor: uses that from now on */
 void nr_commands_index(struct nr_cache_server *);
 void nr_parser_free(struct nr_resp *);

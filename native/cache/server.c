@@ -7,7 +7,7 @@
 #include "parts.h"
 
 #define CLIENTS_MOST 10000u
-#define LOCK_WAIT_NS 250000000u
+#define LOCK_WAIT_NS 2000000000u
 #define OUTPUT_LIMIT_BYTES (256u << 20)
 
 /* ---- small things ---- */

@@ -316,6 +316,11 @@ void nr_table_read_settings(const struct nr_table *table, struct nr_table_settin
     memcpy(settings->codec, table->header->codec, sizeof settings->codec);
 }
 
+void nr_table_comes_again_after(struct nr_table *table, uint64_t short_wait_ns)
+{
+    table->short_wait_ns = short_wait_ns;
+}
+
 uint32_t nr_table_shard_of(const struct nr_table *table, const struct nr_key *key)
 {
     return nr_hash_shard(&table->layout, key->hash);
@@ -344,7 +349,20 @@ uint64_t nr_table_successor(const struct nr_table *table)
     return atomic_load_explicit(&table->header->successor, memory_order_acquire);
 }
 
-void nr_table_say_copied(struct nr_table *table, uint32_t pid) { nr_put(table->header->copier, pid); }
+void nr_table_say_copied(struct nr_table *table, uint32_t pid)
+{
+    uint64_t nobody = 0;
+
+    if (!nr_table_is_copied(table))
+        (void)atomic_compare_exchange_strong(&table->header->copier, &nobody, pid);
+}
+
+void nr_table_say_over(struct nr_table *table, uint32_t pid)
+{
+    uint64_t own = pid;
+
+    (void)atomic_compare_exchange_strong(&table->header->copier, &own, 0);
+}
 
 uint64_t nr_table_copier(const struct nr_table *table) { return nr_get(table->header->copier); }
 

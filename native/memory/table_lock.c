@@ -115,11 +115,13 @@ int nr_shard_lock(struct nr_table *table, uint32_t number, uint64_t deadline_ns)
 {
     struct nr_view view = nr_view_of(table, number);
     int error = try_now(&view.shard->lock);
+    uint64_t begun_ns = 0;
 
     if (error == EBUSY && deadline_ns == 0)
         return -ETIMEDOUT; /* a try, which is no wait */
     if (error == EBUSY) {
         nr_count_shared(view.shard, NR_LOCK_WAITS, 1);
+        begun_ns = nr_os_now_ns();
         error = wait_for(&view.shard->lock, deadline_ns);
     }
     for (int i = 0; error == ENOTRECOVERABLE && i < 3; i++) {
@@ -129,7 +131,7 @@ int nr_shard_lock(struct nr_table *table, uint32_t number, uint64_t deadline_ns)
             return result;
         error = wait_for(&view.shard->lock, deadline_ns);
     }
-    if (error == ETIMEDOUT)
+    if (error == ETIMEDOUT && nr_os_now_ns() - begun_ns >= table->short_wait_ns)
         nr_count_shared(view.shard, NR_LOCK_TIMEOUTS, 1);
     if (error && error != EOWNERDEAD)
         return -error;

@@ -208,6 +208,7 @@ struct nr_table {
     uint64_t hash_keys[4];
     struct nr_tally *tallies;
     _Atomic int64_t clock_shift_ms;
+    uint64_t short_wait_ns; /* whoever gives a lock up sooner is not counted */
     uint32_t watcher; /* whose process this is, from 1 on; 0: nobody's */
 };
 

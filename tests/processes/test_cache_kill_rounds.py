@@ -159,6 +159,8 @@ class Rounds:
     def __init__(self, server: CacheServer, cache: naru.Cache, path: Path, diary: Diary) -> None:
         self.server, self.cache, self.path, self.diary = server, cache, path, diary
         self.noise = random.Random(100)
+        self.children: dict[str, Child] = {}
+        """Those that are to live, and go on."""
         self.recoveries_ns: list[int] = []
         self.died = 0
         self.servers_killed = 0
@@ -167,13 +169,15 @@ class Rounds:
         """Watches over the server's processes meanwhile."""
         until_s = time.monotonic() + PATIENCE_S
         while not holds():
+            for name, child in self.children.items():
+                assert child.is_alive(), f"{name} ended by itself:\n{child.output()}"
             assert time.monotonic() < until_s, f"hangs: {what}"
             self.server.run(0.002)
 
     def one(self, number: int) -> None:
         cache, path, diary = self.cache, self.path, self.diary
         with contextlib.ExitStack() as stack:
-            children = {
+            self.children = children = {
                 "writer 0": Child.run(write_for_ever, cache, diary, 0, 10 * number),
                 "writer 1": Child.run(write_for_ever, cache, diary, 1, 10 * number + 1),
                 "writer 2": Child.run(write_by_socket, path, diary, 2, 10 * number + 2),
@@ -191,6 +195,7 @@ class Rounds:
             if number % SERVER_EVERY == 0:
                 self.kill_server(self.noise.randrange(2))
             self.all_go_on(n for n in range(WRITERS) if f"writer {n}" in children)
+            self.children = {}
             for name, child in children.items():
                 assert child.kill() == -9, f"{name} had ended by itself:\n{child.output()}"
         self.until(lambda: self.clients() <= 1, "the server still serves a dead client")

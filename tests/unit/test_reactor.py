@@ -655,7 +655,8 @@ def test_run_within_run_and_close_within_run_are_refused(
 def test_idle_means_asleep(reactor: Reactor) -> None:
     """No busy loop ever: wake-ups are counted."""
     a, b = naru.pair("shm")
-    with a, b, naru.listen("tcp://127.0.0.1:0") as listener, naru.receiver("unix:@idle") as r:
+    name = f"unix:@idle-{os.getpid()}"
+    with a, b, naru.listen("tcp://127.0.0.1:0") as listener, naru.receiver(name) as r:
         reactor.on_message(b, print)
         reactor.on_message(r, print)
         reactor.on_connection(listener, print)

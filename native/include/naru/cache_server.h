@@ -35,7 +35,7 @@ struct nr_cache_server_settings {
     const char *next_path;   /* + 16 hex digits: where a successor lies before it gets the name */
     uint32_t clients_most;   /* of all processes; 0: 10,000 */
     uint64_t value_bytes_most; /* of one argument; 0: what a shard can hold, at least 1 MiB */
-    uint64_t lock_wait_ns;   /* for a shard's lock; 0: 250 ms */
+    uint64_t lock_wait_ns;   /* that a client waits for a lock at most; 0: 2 s */
     const char *cluster_host; /* NULL: no cluster */
     const uint16_t *cluster_ports; /* of every process */
     uint16_t port;           /* for INFO; 0: none */

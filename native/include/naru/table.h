@@ -182,12 +182,16 @@ int nr_table_add_to(struct nr_table *, const struct nr_key *, int64_t delta, con
  * words. */
 int nr_table_lock_shards(struct nr_table *, const uint64_t *mask, uint64_t deadline_ns);
 void nr_table_unlock_shards(struct nr_table *, const uint64_t *mask);
-/* By who holds all of them to copy the table, which takes a while: whoever has others to serve can see it,
- * and come again. 0: it is over. */
+/* By who takes all of them to copy the table, which takes a while, as does waiting for them: whoever has
+ * others to serve can see it, and come again. Of two at a time the first one says it; the other says it once
+ * more when it has the locks. */
 void nr_table_say_copied(struct nr_table *, uint32_t pid);
-uint64_t nr_table_copier(const struct nr_table *);  /* who said so: a pid, alive or not */
+void nr_table_say_over(struct nr_table *, uint32_t pid);
+uint64_t nr_table_copier(const struct nr_table *);  /* who said so: a pid, alive or not; 0: nobody */
 bool nr_table_is_copied(const struct nr_table *);   /* and it lives */
 uint32_t nr_table_shard_of(const struct nr_table *, const struct nr_key *);
+/* For who comes again after a short wait: only longer ones of this process are lock_timeouts. */
+void nr_table_comes_again_after(struct nr_table *, uint64_t short_wait_ns);
 
 /* ---- tags: entries are forgotten together ---- */
 

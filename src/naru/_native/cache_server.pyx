@@ -79,7 +79,7 @@ cdef class CacheServer:
         clients_most: of all processes. output_limit_bytes: what CONFIG GET says.
         path: of the file, to follow it when it is resized; next_path: what comes before the number of a
             successor that has not got the name yet. None: it is not followed.
-        lock_wait_s: how long a write waits for the lock of a shard whose holder is stopped.
+        lock_wait_s: how long a client waits for the lock of a shard whose holder is stopped.
 
     Raises: CorruptedError, ProtocolError: it is no cache, or of another version.
     """

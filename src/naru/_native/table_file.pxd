@@ -44,6 +44,7 @@ cdef extern from "naru/table.h" nogil:
     int nr_table_retire(nr_table *, uint64_t successor_number)
     uint64_t nr_table_successor(const nr_table *)
     void nr_table_say_copied(nr_table *, uint32_t pid)
+    void nr_table_say_over(nr_table *, uint32_t pid)
     uint64_t nr_table_value_most(const nr_table *)
     uint64_t nr_table_now_ms(const nr_table *)
     void nr_table_shift_clock(nr_table *, int64_t ms)

@@ -28,6 +28,8 @@ cdef extern from "<sys/vfs.h>" nogil:
 cdef enum:
     CHECK_EVERY = 1024
     MOST_SHARDS = 1024
+    FIRST_SLICE_NS = 250_000_000
+    LAST_SLICE_NS = 2_000_000_000
 
 cdef long TMPFS_MAGIC = 0x01021994, RAMFS_MAGIC = 0x858458F6
 
@@ -224,26 +226,40 @@ cdef class AllShards:
             self.mask[shard // 64] |= <uint64_t>1 << (shard % 64)
 
     def __enter__(self):
-        cdef int result
-        cdef uint64_t deadline_ns = nr_os_now_ns() + <uint64_t>(self.timeout_s * 1e9)
-        while True:
-            with nogil:
-                result = nr_table_lock_shards(self.mapping.table, self.mask, slice_end(deadline_ns))
-            if result != -ETIMEDOUT or nr_os_now_ns() >= deadline_ns:
-                break
-            PyErr_CheckSignals()
+        cdef int result = self.collect()
+        if result == 0:
+            self.held = True
+            nr_table_say_copied(self.mapping.table, getpid())
+            return nr_table_successor(self.mapping.table) == 0
+        nr_table_say_over(self.mapping.table, getpid())
         if result == -ESTALE:
             return False
-        if result < 0:
-            raise error_of(result, "cache.lock_shards", self.address)
-        self.held = True
-        nr_table_say_copied(self.mapping.table, getpid())  # a server's clients wait, and get no errors
-        return nr_table_successor(self.mapping.table) == 0
+        raise error_of(result, "cache.lock_shards", self.address)
+
+    cdef int collect(self) except 1:
+        """0 or -errno. Each try begins anew, so that signals are seen: the next one takes longer."""
+        cdef int result
+        cdef uint64_t now_ns = nr_os_now_ns(), slice_ns = FIRST_SLICE_NS
+        cdef uint64_t deadline_ns = now_ns + <uint64_t>(self.timeout_s * 1e9)
+        while True:
+            nr_table_say_copied(self.mapping.table, getpid())  # a server's clients wait, and get no errors
+            with nogil:
+                result = nr_table_lock_shards(self.mapping.table, self.mask,
+                                              min(deadline_ns, now_ns + slice_ns))
+            now_ns = nr_os_now_ns()
+            if result != -ETIMEDOUT or now_ns >= deadline_ns:
+                return result
+            try:
+                PyErr_CheckSignals()
+            except BaseException:
+                nr_table_say_over(self.mapping.table, getpid())
+                raise
+            slice_ns = min(2 * slice_ns, <uint64_t>LAST_SLICE_NS)
 
     def __exit__(self, *error):
         if self.held:
             self.held = False
-            nr_table_say_copied(self.mapping.table, 0)
+            nr_table_say_over(self.mapping.table, getpid())
             nr_table_unlock_shards(self.mapping.table, self.mask)
 
 

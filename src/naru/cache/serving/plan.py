@@ -32,8 +32,9 @@ class ServerSettings:
     """A client that sends nothing for so long is cut off; None: never, as Redis."""
     value_bytes_most: int = 0
     """Of one argument; 0: what a shard can hold, at least 1 MiB."""
-    lock_wait_s: float = 0.25
-    """How long a write waits when a stopped process holds the lock of a shard."""
+    lock_wait_s: float = 2.0
+    """How long a client's write waits when a stopped process holds the lock of a shard; others are
+    served meanwhile."""
 
     def __post_init__(self) -> None:
         if not 0 < self.clients_most < 1 << 20:
