@@ -1,7 +1,7 @@
 """The mutex of a cache's first shard, in the hand of a test: held, left behind, or spoilt.
 
-Holds: FirstShard. It knows where the mutex lies (docs/design/cache.md), because nothing that is shipped
-lets anybody hold one for longer than a change takes.
+Holds: FirstShard, hold (a child that has it), keys_by_lock. It knows where the mutex lies
+(docs/design/cache.md), because nothing that is shipped lets anybody hold one for longer than a change takes.
 Must not know: what is tested.
 """
 
@@ -14,8 +14,9 @@ import os
 from pathlib import Path
 
 import naru
+from naru.testing.faults import Events
 
-__all__ = ["FirstShard", "keys_by_lock"]
+__all__ = ["FirstShard", "hold", "keys_by_lock"]
 
 _SHARDS_AT = 516 << 10  # header, tags, claims
 _MUTEX_AT = 64
@@ -40,6 +41,16 @@ class FirstShard:
     def unlock(self) -> None:
         """After EOWNERDEAD nobody can lock it any more: nothing was made consistent."""
         assert _libc.pthread_mutex_unlock(self._at) == 0
+
+
+def hold(events: Events, path: Path) -> None:
+    """In a child: says "held" and what lock() gave, and keeps it until it hears "let go"."""
+    shard = FirstShard(path)
+    events.tell("held", result=shard.lock())
+    events.expect("let go", 60)
+    shard.unlock()
+    events.tell("free")
+    events.hear(60)
 
 
 def keys_by_lock(path: Path, count: int) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cache_mutex import FirstShard, keys_by_lock
+from cache_mutex import hold, keys_by_lock
 from helpers import scaled
 
 import naru
@@ -34,15 +34,6 @@ def cache() -> Iterator[naru.Cache]:
 
 def lock_waits(cache: naru.Cache, shard: int) -> int:
     return int(statistics_of(cache._mapping, shard)["lock_waits"])
-
-
-def hold(events: Events, path: Path) -> None:
-    shard = FirstShard(path)
-    events.tell("held", result=shard.lock())
-    events.expect("let go", 60)
-    shard.unlock()
-    events.tell("free")
-    events.hear(60)
 
 
 def expect_held(child: Child, due: int = 0) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cache_mutex import FirstShard, keys_by_lock
+from cache_mutex import hold, keys_by_lock
 from cache_servers import Resp, RespError, packed, serving, until
 
 import naru
 from naru.cache.serving import CacheServer
-from naru.testing.faults import Child, Events
+from naru.testing.faults import Child
 
 pytestmark = pytest.mark.watchdog(seconds=60)
 
@@ -35,15 +35,6 @@ def folder() -> Iterator[Path]:
 
 def client_of(server: CacheServer) -> Resp:
     return Resp(str(server.addresses[0].path))
-
-
-def hold(events: Events, path: Path) -> None:
-    shard = FirstShard(path)
-    events.tell("held", result=shard.lock())
-    events.expect("let go", 60)
-    shard.unlock()
-    events.tell("free")
-    events.hear(60)
 
 
 def stopped_holder(path: Path) -> Child:
