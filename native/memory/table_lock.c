@@ -131,7 +131,8 @@ int nr_shard_lock(struct nr_table *table, uint32_t number, uint64_t deadline_ns)
             return result;
         error = wait_for(&view.shard->lock, deadline_ns);
     }
-    if (error == ETIMEDOUT && nr_os_now_ns() - begun_ns >= table->short_wait_ns)
+    if (error == ETIMEDOUT &&
+        (table->short_wait_ns == 0 || deadline_ns >= begun_ns + table->short_wait_ns))
         nr_count_shared(view.shard, NR_LOCK_TIMEOUTS, 1);
     if (error && error != EOWNERDEAD)
         return -error;
